@@ -1,8 +1,9 @@
 """What edge node and hub say to each other about positions, as ordinary Sparkplug metrics.
 
-In data, three metrics say which consecutive records of the stream follow: `Delivery/Epoch`, `/First`, `/Last`. At birth
-the edge node names its log and lists the closed epochs it still holds. The hub answers by NCMD: `Delivery/Committed` adds
-ranges to what the edge node knows as committed, `Delivery/Ledger` replaces it and carries floor and window.
+In data, three metrics say which consecutive records of the stream follow: `Delivery/Epoch`, `/First`, `/Last`. At
+birth the edge node names its log and lists the closed epochs it still holds. The hub answers by NCMD:
+`Delivery/Committed` adds ranges to what the edge node knows as committed, `Delivery/Ledger` replaces it and carries
+floor and window.
 """
 
 from collections.abc import Iterable
@@ -87,7 +88,7 @@ def read_held(payload: Payload) -> Held | None:
 
 
 def answer(message: Ledger | Committed, at: int) -> Payload:
-    """Return the NCMD payload that carries a ledger or newly committed ranges (no seq: tck-id-payloads-sequence-num-*)."""
+    """Return the NCMD payload that carries a ledger or newly committed ranges; commands have no seq."""
     match message:
         case Committed():
             metrics: tuple[WireMetric, ...] = (

@@ -73,7 +73,7 @@ class Metric:
 
 
 class Instrument(IntEnum):
-    """What the measuring instrument says of itself (Circular 10/2021/TT-BTNMT: 00 measuring, 01 calibrating, 02 fault)."""
+    """What the measuring instrument says of itself (status codes of Circular 10/2021/TT-BTNMT)."""
 
     MEASURING = 0
     CALIBRATING = 1
