@@ -1,0 +1,171 @@
+"""Births, data and deaths of an edge node as Sparkplug payloads, from what the delivery log holds.
+
+Clauses shown here (prefix `tck-id-` left out): payloads-nbirth-seq, -timestamp, -bdseq; payloads-ndeath-bdseq,
+payloads-ndeath-seq; payloads-name-birth-data-requirement, payloads-alias-birth-requirement,
+payloads-alias-data-cmd-requirement; payloads-name-cmd-requirement; topics-nbirth-rebirth-metric;
+payloads-dbirth-seq-inc, payloads-ddata-seq-inc, payloads-ddeath-seq-inc (the number itself is counted in uplink.py).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from contract import sparkplug_pb2
+from contract.catalog import BDSEQ, HELLO, INSTRUMENT, KIND, QUALITY, REBIRTH, UNIT, UPTIME, Kind
+from contract.delivery import EPOCH, FIRST, LAST, POSITION_METRICS, Held, held_metrics
+from contract.metrics import DataType, Instrument, Metric, Quality, Sample, Value
+from contract.payload import Payload, WireMetric, encode
+from contract.positions import NODE_STREAM, Lineage
+
+Aliases = Callable[[str, str, DataType], int]
+"""From stream, metric name and datatype to the alias that the log gave, once and for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One read of one device at one instant, as it is logged and sent: `metrics` is an encoded payload, by alias."""
+
+    lineage: Lineage
+    offset: int
+    at: int
+    metrics: bytes
+    event: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Born:
+    """What a birth says of one metric: its definition and its newest logged sample, if there is one."""
+
+    metric: Metric
+    newest: Sample | None
+
+
+def record_metrics(
+    stream: str, at: int, samples: Iterable[Sample], known: Mapping[str, Metric], alias: Aliases
+) -> bytes:
+    """Return the samples as they will stand in data, all at one instant; raise ValueError for an undeclared metric."""
+    metrics = []
+    for sample in samples:
+        metric = known.get(sample.metric)
+        if metric is None:
+            raise ValueError(f"{stream or 'edge node'}: metric {sample.metric!r} is not in its birth")
+        metrics.append(
+            WireMetric(
+                alias=alias(stream, metric.name, metric.datatype),
+                at=at,
+                datatype=metric.datatype,
+                value=sample.value,
+                properties=_flags(sample.quality, sample.instrument),
+            )
+        )
+    return encode(Payload(metrics=tuple(metrics)))
+
+
+def data(
+    records: Sequence[Record], *, alias: Aliases, seq: int, now: int, historical: Callable[[Record, int], bool]
+) -> bytes:
+    """Return NDATA or DDATA with consecutive records of one stream; `historical(record, alias)` is asked per sample."""
+    lineage, first = records[0].lineage, records[0]
+    message = sparkplug_pb2.Payload(timestamp=now, seq=seq)
+    for name, number in ((EPOCH, lineage.epoch), (FIRST, first.offset), (LAST, records[-1].offset)):
+        message.metrics.add(alias=alias(lineage.stream, name, DataType.UINT64), timestamp=first.at, long_value=number)
+    for record in records:
+        logged = sparkplug_pb2.Payload.FromString(record.metrics)
+        for metric in logged.metrics:
+            if historical(record, metric.alias):
+                metric.is_historical = True
+        message.metrics.extend(logged.metrics)
+    return message.SerializeToString()
+
+
+def node_birth(
+    born: Sequence[Born], *, held: Held, bdseq: int, hello: str, uptime: int, alias: Aliases, seq: int, now: int
+) -> bytes:
+    """Return NBIRTH: every metric the node will ever report, what its log holds, and how to ask for a rebirth."""
+    control = (
+        WireMetric(name=BDSEQ, at=now, datatype=DataType.INT64, value=bdseq),
+        WireMetric(name=REBIRTH, at=now, datatype=DataType.BOOLEAN, value=False),
+        WireMetric(name=KIND, at=now, datatype=DataType.STRING, value=Kind.EDGE_NODE.value),
+        WireMetric(name=HELLO, at=now, datatype=DataType.STRING, value=hello or None),
+        WireMetric(
+            name=UPTIME,
+            alias=alias(NODE_STREAM, UPTIME, DataType.INT64),
+            at=now,
+            datatype=DataType.INT64,
+            value=uptime,
+        ),
+    )
+    metrics = (*control, *held_metrics(held, now), *_positions(NODE_STREAM, held.epoch, alias, now))
+    return encode(Payload(at=now, seq=seq, metrics=(*metrics, *_born(NODE_STREAM, born, alias, now))))
+
+
+def device_birth(
+    device: str, kind: Kind | None, born: Sequence[Born], *, epoch: int, alias: Aliases, seq: int, now: int
+) -> bytes:
+    """Return DBIRTH: every metric of one device with its newest logged sample; `kind` None for a retired device."""
+    what = WireMetric(name=KIND, at=now, datatype=DataType.STRING, value=kind.value if kind else None)
+    metrics = (what, *_positions(device, epoch, alias, now), *_born(device, born, alias, now))
+    return encode(Payload(at=now, seq=seq, metrics=metrics))
+
+
+def node_death(bdseq: int, now: int) -> bytes:
+    """Return NDEATH, as will and as last word: bdSeq alone, without seq."""
+    metric = WireMetric(name=BDSEQ, at=now, datatype=DataType.INT64, value=bdseq)
+    return encode(Payload(at=now, metrics=(metric,)))
+
+
+def device_death(seq: int, now: int) -> bytes:
+    """Return DDEATH."""
+    return encode(Payload(at=now, seq=seq))
+
+
+def transient(metrics: Iterable[WireMetric], *, seq: int, now: int) -> bytes:
+    """Return NDATA of what is said once and never logged."""
+    return encode(Payload(at=now, seq=seq, metrics=tuple(metrics)))
+
+
+def _born(stream: str, born: Sequence[Born], alias: Aliases, now: int) -> tuple[WireMetric, ...]:
+    return tuple(
+        WireMetric(
+            name=one.metric.name,
+            alias=alias(stream, one.metric.name, one.metric.datatype),
+            at=one.newest.at if one.newest else now,
+            datatype=one.metric.datatype,
+            value=one.newest.value if one.newest else None,
+            properties={**_unit(one.metric), **_flags(*_believable(one, now))},
+        )
+        for one in born
+    )
+
+
+def _believable(one: Born, now: int) -> tuple[Quality, Instrument]:
+    if one.newest is None:
+        return Quality.STALE, Instrument.MEASURING
+    stale = now - one.newest.at > one.metric.max_report_seconds * 1000 and not one.metric.event
+    return (Quality.STALE if stale else one.newest.quality), one.newest.instrument
+
+
+def _positions(stream: str, epoch: int, alias: Aliases, now: int) -> tuple[WireMetric, ...]:
+    values: dict[str, Value] = {EPOCH: epoch, FIRST: None, LAST: None}
+    return tuple(
+        WireMetric(
+            name=name,
+            alias=alias(stream, name, DataType.UINT64),
+            at=now,
+            datatype=DataType.UINT64,
+            value=values[name],
+        )
+        for name in POSITION_METRICS
+    )
+
+
+def _unit(metric: Metric) -> dict[str, Value]:
+    return {UNIT: metric.unit} if metric.unit else {}
+
+
+def _flags(quality: Quality, instrument: Instrument) -> dict[str, Value]:
+    flags: dict[str, Value] = {}
+    if quality is not Quality.GOOD:
+        flags[QUALITY] = int(quality)
+    if instrument is not Instrument.MEASURING:
+        flags[INSTRUMENT] = int(instrument)
+    return flags
