@@ -152,7 +152,7 @@ class DeliveryLog:
         return [(name, datatype) for (whose, name, datatype) in self._aliases if whose == stream]
 
     def next_bdseq(self) -> int:
-        """Return a bdSeq, 0-255, for the next CONNECT; on disk before it is returned (topics-nbirth-bdseq-increment)."""
+        """Return a bdSeq, 0-255, for the next CONNECT, on disk already (topics-nbirth-bdseq-increment)."""
         number = (int(self._fact("bdseq", "-1")) + 1) % 256
         self._remember(bdseq=number)
         return number
@@ -179,7 +179,7 @@ class DeliveryLog:
         return record
 
     def commit(self) -> None:
-        """Write everything pending, fsynced; blocks. What a full disk refuses stays pending, within bounds, and raises."""
+        """Write everything pending, fsynced; blocks. What a disk refuses stays pending, within bounds, and raises."""
         with self._lock:
             pending, self._pending = self._pending, []
         days: dict[str, list[Record]] = {}
@@ -238,6 +238,11 @@ class DeliveryLog:
         )
         return sample, Position(self.log_id, epoch, stream, offset)
 
+    def forget(self, lineage: Lineage, first: int, last: int) -> None:
+        """Stop claiming records that are on no disk any more."""
+        with self._lock:
+            self._held = difference(self._held, {lineage: RangeSet([(first, last)])})
+
     def expire(self, committed: Mapping[Lineage, RangeSet]) -> None:
         """Unlink day files older than KEEP_DAYS of which everything is committed; blocks."""
         today = self._clock.now_ms()
@@ -247,7 +252,8 @@ class DeliveryLog:
             spans = self._spans(day)
             if all(committed.get(lineage, RangeSet()).covers(ranges) for lineage, ranges in spans.items()):
                 self._unlink(day)
-                self._held = difference(self._held, spans)
+                with self._lock:
+                    self._held = difference(self._held, spans)
 
     def _unlink(self, day: str) -> None:
         connection = self._days.pop(day, None)
@@ -335,10 +341,11 @@ class DeliveryLog:
                 " SET epoch = excluded.epoch, offset = excluded.offset, metric = excluded.metric",
                 [(alias, *values) for alias, values in newest.items()],
             )
-        held = dict(self._held)  # replaced, not changed: the event loop may be walking it
-        for lineage, first, last in spans:
-            held[lineage] = held.get(lineage, RangeSet()).add(first, last)
-        self._held = held
+        with self._lock:
+            held = dict(self._held)  # replaced, not changed: the event loop may be walking it
+            for lineage, first, last in spans:
+                held[lineage] = held.get(lineage, RangeSet()).add(first, last)
+            self._held = held
 
     def _keep(self, pending: Sequence[Record], written: set[int], exc: sqlite3.Error) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 Live records go at once and in order; this file decides about the rest. A *flight* is what was sent and is not yet
 covered by the hub's answers. What is held, not committed and not in flight is *owed*; it travels in the history lane,
-oldest first, as far as the window allows. A flight that stays uncovered for its patience lands, and is owed again.
+oldest first, as far as the window allows. A flight that stays uncovered beyond our patience is owed again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,16 +29,18 @@ class Flight:
     sent: float
 
 
-def landed(
-    flights: Iterable[Flight], committed: Mapping[Lineage, RangeSet], now: float, patience: float
-) -> tuple[Flight, ...]:
-    """Return the flights that are still in the air: not wholly covered, and sent less than `patience` seconds ago."""
+def aloft(flights: Iterable[Flight], committed: Mapping[Lineage, RangeSet]) -> tuple[Flight, ...]:
+    """Return the flights that the hub's answers do not wholly cover yet."""
     return tuple(
         flight
         for flight in flights
-        if now - flight.sent < patience
-        and not committed.get(flight.lineage, EMPTY).covers(RangeSet([(flight.first, flight.last)]))
+        if not committed.get(flight.lineage, EMPTY).covers(RangeSet([(flight.first, flight.last)]))
     )
+
+
+def patient(flights: Iterable[Flight], now: float, patience: float) -> tuple[Flight, ...]:
+    """Return the flights sent less than `patience` seconds ago; the others are given up and owed again."""
+    return tuple(flight for flight in flights if now - flight.sent < patience)
 
 
 def under_way(flights: Iterable[Flight]) -> int:
@@ -47,17 +49,13 @@ def under_way(flights: Iterable[Flight]) -> int:
 
 
 def owed(
-    held: Mapping[Lineage, RangeSet],
-    committed: Mapping[Lineage, RangeSet],
-    flights: Iterable[Flight],
-    queued: Mapping[Lineage, RangeSet],
+    uncovered: Mapping[Lineage, RangeSet], flights: Iterable[Flight], queued: Mapping[Lineage, RangeSet]
 ) -> list[tuple[Lineage, RangeSet]]:
     """Return what must still be sent as history, oldest epoch first; what waits in the live lane is not owed."""
     flying: dict[Lineage, list[tuple[int, int]]] = {}
     for flight in flights:
         flying.setdefault(flight.lineage, []).append((flight.first, flight.last))
-    missing = difference(held, committed)
-    missing = difference(missing, {lineage: RangeSet(ranges) for lineage, ranges in flying.items()})
+    missing = difference(uncovered, {lineage: RangeSet(ranges) for lineage, ranges in flying.items()})
     missing = difference(missing, queued)
     return sorted(missing.items(), key=lambda one: (one[0].epoch, one[0].stream))
 
