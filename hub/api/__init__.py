@@ -1,0 +1,1 @@
+"""The hub for programs: JSON, one file per noun."""

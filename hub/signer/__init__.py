@@ -1,0 +1,1 @@
+"""A process of its own that alone may make a loudspeaker speak."""

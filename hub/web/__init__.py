@@ -1,0 +1,1 @@
+"""The hub for people: pages, one file per task they come to do."""
