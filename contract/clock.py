@@ -1,6 +1,7 @@
 """Time as something that is handed in, so that tests can move it."""
 
 import asyncio
+import ctypes
 import time
 from typing import Protocol
 
@@ -19,6 +20,19 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Return after that many seconds of this clock."""
         ...
+
+
+_TIME_ERROR = 5
+"""What adjtimex(2) returns while the kernel's clock is not synchronised."""
+
+
+def kernel_synchronised() -> bool:
+    """Return whether the kernel says that some time source keeps its clock; False where it cannot be asked."""
+    try:
+        state = ctypes.CDLL(None, use_errno=True).ntp_adjtime(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError):
+        return False
+    return isinstance(state, int) and 0 <= state < _TIME_ERROR
 
 
 class SystemClock:

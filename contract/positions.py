@@ -89,6 +89,11 @@ class RangeSet:
     def __and__(self, other: "RangeSet") -> "RangeSet":
         return self - (self - other)
 
+    @property
+    def highest(self) -> int:
+        """Return the largest number, -1 for the empty set."""
+        return self._ranges[-1][1] if self._ranges else -1
+
     def covers(self, other: "RangeSet") -> bool:
         """Return whether every number of the other set is in this one."""
         return not other - self

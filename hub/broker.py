@@ -185,7 +185,7 @@ class Broker:
                 if self._bytes + size > MOST_WAITING:
                     self.dropped += 1
                     return
-                self._waiting.append(Message(message.topic, message.payload, self._clock.now_ms()))
+                self._waiting.append(Message(message.topic, bytes(message.payload), self._clock.now_ms()))
                 self._bytes += size
                 first = len(self._waiting) == 1
             if first:
@@ -201,8 +201,8 @@ class Broker:
         client.on_disconnect = on_disconnect
         return client
 
-    def _own_state(self, client: mqtt.Client, payload: bytes) -> bool:
-        """Answer what the broker says of ourselves; return False where only a new connection above it can be believed."""
+    def _own_state(self, client: mqtt.Client, payload: bytes | bytearray) -> bool:
+        """Answer what the broker says of ourselves; return False where only a new, newer connection is believed."""
         try:
             said = json.loads(payload)
             online, timestamp = said["online"], int(said["timestamp"])

@@ -51,16 +51,16 @@ SCHEMA = pa.schema(
 )
 
 _NEWEST_OF_EACH = """
-    SELECT at, number, integer, text, quality, flags FROM tail
-    WHERE series IN (SELECT unnest($series)) AND at >= $start AND at < $end
-    QUALIFY row_number() OVER (PARTITION BY at ORDER BY row DESC) = 1
-    ORDER BY at LIMIT $most
+    SELECT "at", number, integer, text, quality, flags FROM tail
+    WHERE series IN (SELECT unnest($series)) AND "at" >= $start AND "at" < $end
+    QUALIFY row_number() OVER (PARTITION BY "at" ORDER BY row DESC) = 1
+    ORDER BY "at" LIMIT $most
 """
 
 _DISTINCT = """
     SELECT count(*), count(*) FILTER (WHERE spread > 1) FROM (
-        SELECT count(DISTINCT {'n': number, 'i': integer, 't': text}) AS spread FROM tail GROUP BY series, at
-    )
+        SELECT count(DISTINCT {'n': number, 'i': integer, 't': text}) AS spread FROM tail GROUP BY series, "at"
+    ) AS keys
 """
 
 MOST_IN_BUCKETS = 2_000_000

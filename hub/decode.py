@@ -1,0 +1,422 @@
+"""Sparkplug messages into columns, by the alias tables of births; what is wrong for good goes to quarantine.
+
+The one place where every sample passes: no object is made per sample, the message is walked once, and nothing of a
+message stays in the batch if the message turns out to be unreadable.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from contract import sparkplug_pb2
+from contract.catalog import (
+    HELLO,
+    INSTRUMENT,
+    KIND,
+    NEVER_LOGGED,
+    NEVER_LOGGED_PREFIXES,
+    ONLINE,
+    PRESENCE,
+    QUALITY,
+    UNIT,
+    Kind,
+)
+from contract.delivery import EPOCH, FIRST, LAST, POSITION_METRICS
+from contract.metrics import FLOATS, INTEGERS, TEXTS, DataType, Quality, Value
+from contract.payload import PayloadUnreadable, read_properties, read_value
+from contract.positions import EMPTY, Lineage, RangeSet
+from hub.devices import DeviceKey, NodeKey
+from hub.live_state import DeviceState, LiveState, Slot
+from hub.session import NodeSession
+from hub.storage.timeseries import HISTORICAL_BIT, Batch, Column, EventRow, Quarantined, TimeSeries
+
+OLDEST = 400 * 86_400_000
+NEWEST = 5 * 60_000
+"""Milliseconds around now within which an instant can be true."""
+
+MOST_EPOCH = 1 << 63
+_GOOD_MARK = int(Quality.GOOD) << 8
+_TWO_63 = 1 << 63
+_DATATYPES = frozenset(DataType)
+_SCALARS = frozenset({*FLOATS, *INTEGERS, *TEXTS, DataType.BOOLEAN})
+
+
+class DataUnreadable(Exception):
+    """Data that no birth explains: not to be acknowledged, and a reason to ask for a rebirth."""
+
+
+class Entry:
+    """What an alias stands for."""
+
+    __slots__ = ("column", "datatype", "event", "name", "series", "slot")
+
+    def __init__(self, *, name: str, datatype: int, series: int, column: str, slot: Slot | None, event: bool) -> None:
+        self.name = name
+        self.datatype = datatype
+        self.series = series
+        self.column = column
+        self.slot = slot
+        self.event = event
+
+
+@dataclass(slots=True)
+class Table:
+    """The metrics of one birth, by alias and by name."""
+
+    by_alias: dict[int, Entry] = field(default_factory=dict)
+    by_name: dict[str, Entry] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class NodeView:
+    """One edge node as ingest knows it; `log` is None for a stranger, who has no positions."""
+
+    key: NodeKey
+    session: NodeSession = field(default_factory=NodeSession)
+    log: str | None = None
+    tables: dict[str, Table] = field(default_factory=dict)
+    accepted: dict[Lineage, RangeSet] = field(default_factory=dict)
+    """Positions committed or in a batch that will be."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a message brought besides samples."""
+
+    hello: str | None = None
+    again: int = 0
+    samples: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def read_birth(
+    view: NodeView,
+    device: str,
+    message: sparkplug_pb2.Payload,
+    *,
+    received_at: int,
+    store: TimeSeries,
+    live: LiveState,
+    batch: Batch,
+) -> Taken:
+    """Make the alias table of a birth and put its values into live state; a stranger's values are also stored.
+
+    Our own edge nodes' births say what was logged before, so they are not stored again.
+    """
+    key = DeviceKey(view.key.group, view.key.node, device)
+    state = live.state(key)
+    state.last_seen, state.foreign = received_at, view.log is None
+    state.kind = _kind(message.metrics) or (state.kind if view.log is not None else None)
+    table, taken, twice = Table(), Taken(), set()
+    for metric in message.metrics:
+        name, datatype = metric.name, metric.datatype
+        if not name:
+            taken.faults.append("birth_without_name")
+            continue
+        if name == HELLO:
+            taken.hello = metric.string_value or None
+        entry = _entry(key, name, datatype, metric, state=state, store=store)
+        table.by_name[name] = entry
+        if metric.HasField("alias"):
+            if metric.alias in table.by_alias:
+                twice.add(metric.alias)
+            table.by_alias[metric.alias] = entry
+        if entry.slot is None:
+            continue
+        _take_birth_value(view, key, metric, entry, received_at=received_at, batch=batch, taken=taken, state=state)
+        if name.startswith(PRESENCE) and not device:
+            _claim(live, view.key, name, entry.slot)
+    for alias in twice:
+        # Ambiguous: data by it must not be stored under either name.
+        del table.by_alias[alias]
+        taken.faults.append("alias_twice")
+    view.tables[device] = table
+    return taken
+
+
+def read_data(
+    view: NodeView,
+    device: str,
+    message: sparkplug_pb2.Payload,
+    raw: bytes,
+    *,
+    received_at: int,
+    live: LiveState,
+    batch: Batch,
+) -> Taken:
+    """Put the samples of NDATA or DDATA into the batch and live state; raise DataUnreadable with nothing taken."""
+    table = view.tables.get(device)
+    if table is None:
+        raise DataUnreadable("unborn_device")
+    key = DeviceKey(view.key.group, view.key.node, device)
+    walk = _Walk(view=view, key=key, table=table, batch=batch, received_at=received_at)
+    try:
+        walk.through(message.metrics)
+    except DataUnreadable:
+        walk.undo()
+        raise
+    taken = walk.taken
+    if walk.positioned:
+        fault = walk.position_fault()
+        if fault is not None:
+            walk.undo()
+            walk.quarantine_whole(fault, raw)
+            return taken
+        walk.account()
+    state = live.state(key)
+    state.last_seen = received_at
+    for entry, at, value, mark in walk.fresh:
+        slot = entry.slot
+        if slot is not None and at >= slot.at:
+            slot.at, slot.value, slot.quality, slot.instrument = at, value, mark >> 8, mark & 3
+            if not device and entry.name.startswith(PRESENCE):
+                _claim(live, view.key, entry.name, slot)
+    return taken
+
+
+class _Walk:
+    """One pass over the metrics of a data message."""
+
+    def __init__(self, *, view: NodeView, key: DeviceKey, table: Table, batch: Batch, received_at: int) -> None:
+        self.view = view
+        self.key = key
+        self.table = table
+        self.batch = batch
+        self.received_at = received_at
+        self.taken = Taken()
+        self.fresh: list[tuple[Entry, int, Value, int]] = []
+        self.numbers: dict[str, int] = {}
+        self.records = 0
+        self.lengths = (
+            len(batch.numbers),
+            len(batch.integers),
+            len(batch.texts),
+            len(batch.events),
+            len(batch.quarantined),
+        )
+
+    @property
+    def positioned(self) -> bool:
+        return self.view.log is not None and len(self.numbers) > 0
+
+    def through(self, metrics: Iterable[Any]) -> None:
+        batch, by_alias, by_name = self.batch, self.table.by_alias, self.table.by_name
+        columns = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}
+        oldest, newest = self.received_at - OLDEST, self.received_at + NEWEST
+        instant, skip, seen = -1, False, EMPTY
+        for metric in metrics:
+            entry = by_alias.get(metric.alias) if metric.HasField("alias") else by_name.get(metric.name)
+            if entry is None:
+                raise DataUnreadable("unknown_alias")
+            if entry.slot is None:
+                if entry.name in POSITION_METRICS:
+                    self.numbers[entry.name] = metric.long_value
+                    if len(self.numbers) == len(POSITION_METRICS):
+                        seen = self._seen()
+                elif entry.name == HELLO:
+                    self.taken.hello = metric.string_value or None
+                continue
+            at = metric.timestamp
+            if at != instant:
+                instant = at
+                self.records += 1
+                skip = bool(seen) and self.numbers[FIRST] + self.records - 1 in seen
+                if skip:
+                    self.taken.again += 1
+            if skip:
+                continue
+            mark = _GOOD_MARK if not metric.HasField("properties") else _mark(metric)
+            if metric.is_historical:
+                mark |= HISTORICAL_BIT
+            try:
+                value = None if metric.is_null else read_value(metric, entry.datatype)
+            except PayloadUnreadable:
+                self._put_aside(metric, entry, "wrong_datatype")
+                continue
+            if not oldest <= at <= newest:
+                self._put_aside(metric, entry, "impossible_time")
+                continue
+            if value.__class__ is float and not math.isfinite(value):
+                self._put_aside(metric, entry, "not_a_number")
+                continue
+            _put(columns[entry.column], entry, at, value, mark, batch)
+            self.taken.samples += 1
+            if not metric.is_historical:
+                self.fresh.append((entry, at, value, mark))
+            if entry.event:
+                batch.events.append(self._event(entry, at, value))
+
+    def _seen(self) -> RangeSet:
+        """Return which of the announced offsets came before; they are neither stored nor acted on again."""
+        accepted = self.view.accepted.get(self._lineage(), EMPTY)
+        first, last = self.numbers[FIRST], self.numbers[LAST]
+        if accepted.highest < first or last < first:
+            return EMPTY
+        return accepted & RangeSet([(first, last)])
+
+    def _lineage(self) -> Lineage:
+        return Lineage(self.view.log or "", self.numbers[EPOCH], self.key.device)
+
+    def _event(self, entry: Entry, at: int, value: Value) -> EventRow:
+        complete = self.view.log is not None and len(self.numbers) == len(POSITION_METRICS)
+        return EventRow(
+            key=self.key,
+            metric=entry.name,
+            at=at,
+            received_at=self.received_at,
+            value=value,
+            lineage=self._lineage() if complete else None,
+            offset=self.numbers[FIRST] + self.records - 1 if complete else None,
+        )
+
+    def position_fault(self) -> str | None:
+        """Return what is wrong with the announced positions, None if they fit the records that followed."""
+        if len(self.numbers) != len(POSITION_METRICS):
+            return "position_incomplete"
+        first, last = self.numbers[FIRST], self.numbers[LAST]
+        if self.numbers[EPOCH] >= MOST_EPOCH or last >= MOST_EPOCH:
+            return "position_too_large"
+        return None if last - first + 1 == self.records else "record_count"
+
+    def account(self) -> None:
+        lineage, first, last = self._lineage(), self.numbers[FIRST], self.numbers[LAST]
+        self.batch.committed.append((self.view.key, lineage, first, last))
+        self.view.accepted[lineage] = self.view.accepted.get(lineage, EMPTY).add(first, last)
+
+    def undo(self) -> None:
+        batch, (numbers, integers, texts, events, quarantined) = self.batch, self.lengths
+        batch.numbers.cut(numbers)
+        batch.integers.cut(integers)
+        batch.texts.cut(texts)
+        del batch.events[events:], batch.quarantined[quarantined:]
+        self.taken.samples = 0
+
+    def quarantine_whole(self, reason: str, raw: bytes) -> None:
+        """Keep the whole message and acknowledge its positions, where they are possible: it never gets better."""
+        first, last = self.numbers.get(FIRST, 0), self.numbers.get(LAST, -1)
+        known = len(self.numbers) == len(POSITION_METRICS) and reason != "position_too_large" and first <= last
+        # No honest message of 1 MiB has more records than bytes; a wild range must not swallow offsets never sent.
+        believable = known and last - first < len(raw)
+        lineage = self._lineage() if believable else None
+        self.taken.faults.append(reason)
+        self.batch.quarantined.append(
+            Quarantined(
+                key=self.key,
+                reason=reason,
+                payload=raw,
+                received_at=self.received_at,
+                samples=max(self.records, 1),
+                lineage=lineage,
+                first=first if believable else None,
+                last=last if believable else None,
+            )
+        )
+        if believable:
+            self.account()
+
+    def _put_aside(self, metric: Any, entry: Entry, reason: str) -> None:
+        complete = self.view.log is not None and len(self.numbers) == len(POSITION_METRICS)
+        sane = complete and self.numbers[EPOCH] < MOST_EPOCH and self.numbers[FIRST] < MOST_EPOCH
+        offset = self.numbers[FIRST] + self.records - 1 if sane else None
+        self.taken.faults.append(reason)
+        self.batch.quarantined.append(
+            Quarantined(
+                key=self.key,
+                reason=reason,
+                payload=metric.SerializeToString(),
+                received_at=self.received_at,
+                samples=1,
+                metric=entry.name,
+                at=metric.timestamp if metric.timestamp < _TWO_63 else None,
+                lineage=self._lineage() if sane else None,
+                first=offset,
+                last=offset,
+            )
+        )
+
+
+def _put(column: Column, entry: Entry, at: int, value: Value, mark: int, batch: Batch) -> None:
+    if value.__class__ is int and value >= _TWO_63:
+        column, value = batch.texts, str(value)
+    elif column is batch.integers and value is not None:
+        value = int(value)
+    column.series.append(entry.series)
+    column.at.append(at)
+    column.value.append(value)
+    column.marks.append(mark)
+
+
+def _entry(key: DeviceKey, name: str, datatype: int, metric: Any, *, state: DeviceState, store: TimeSeries) -> Entry:
+    silent = name in NEVER_LOGGED or name.startswith(NEVER_LOGGED_PREFIXES) or datatype not in _SCALARS
+    if silent:
+        return Entry(name=name, datatype=datatype, series=0, column="", slot=None, event=False)
+    kind = DataType(datatype)
+    unit = ""
+    if metric.HasField("properties"):
+        told = read_properties(metric).get(UNIT)
+        unit = told[:40] if isinstance(told, str) else ""
+    slot = state.slot(name, kind, unit)
+    column = "numbers" if kind in FLOATS else "texts" if kind in TEXTS else "integers"
+    event = slot.event = slot.event or (name.startswith(PRESENCE) and not key.device)
+    series = store.series(key, name, kind)
+    return Entry(name=name, datatype=datatype, series=series, column=column, slot=slot, event=event)
+
+
+def _take_birth_value(
+    view: NodeView,
+    key: DeviceKey,
+    metric: Any,
+    entry: Entry,
+    *,
+    received_at: int,
+    batch: Batch,
+    taken: Taken,
+    state: DeviceState,
+) -> None:
+    at = metric.timestamp if metric.HasField("timestamp") else received_at
+    try:
+        value = None if metric.is_null else read_value(metric, entry.datatype)
+    except PayloadUnreadable:
+        taken.faults.append("wrong_datatype")
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        taken.faults.append("not_a_number")
+        return
+    if not received_at - OLDEST <= at <= received_at + NEWEST:
+        taken.faults.append("impossible_time")
+        return
+    slot = state.slots[entry.name]
+    mark = _mark(metric) if metric.HasField("properties") else _GOOD_MARK
+    if value is not None and at >= slot.at:
+        slot.at, slot.value, slot.quality, slot.instrument = at, value, mark >> 8, mark & 3
+    if view.log is None and value is not None:
+        columns = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}
+        _put(columns[entry.column], entry, at, value, mark, batch)
+        taken.samples += 1
+
+
+def _mark(metric: Any) -> int:
+    told = read_properties(metric)
+    quality, instrument = told.get(QUALITY), told.get(INSTRUMENT)
+    code = quality if isinstance(quality, int) and quality in {0, 192, 500} else int(Quality.GOOD)
+    state = instrument if isinstance(instrument, int) and instrument in {1, 2} else 0
+    return code << 8 | state
+
+
+def _kind(metrics: Iterable[Any]) -> Kind | None:
+    for metric in metrics:
+        if metric.name == KIND:
+            return Kind(metric.string_value) if metric.string_value in set(Kind) else None
+    return None
+
+
+def _claim(live: LiveState, node: NodeKey, name: str, slot: Slot) -> None:
+    """Take over what the edge node says of a device's presence."""
+    device = name.removeprefix(PRESENCE)
+    if not device or not isinstance(slot.value, str):
+        return
+    state = live.state(DeviceKey(node.group, node.node, device))
+    if state.facts.claim != slot.value or state.facts.claimed is None:
+        claim = slot.value if slot.value == ONLINE else slot.value[:40]
+        state.facts = replace(state.facts, claim=claim, claimed=slot.at)
