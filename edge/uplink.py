@@ -206,7 +206,7 @@ class Uplink:
             await asyncio.gather(*keepers, return_exceptions=True)
 
     async def end(self, drain_seconds: float) -> bool:
-        """Wait, at most so long, until the hub has committed everything; then NDEATH, disconnect. Return whether it had."""
+        """Wait, at most so long, until the hub has committed all; then NDEATH, disconnect. Return whether it had."""
         await self._commit()
         deadline = self._clock.monotonic() + drain_seconds
         while self.uncommitted() and self._clock.monotonic() < deadline and not self._ending:

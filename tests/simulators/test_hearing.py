@@ -14,8 +14,8 @@ Sound = NDArray[np.int16]
 def speech(seed: int, seconds: float = 4.0) -> Sound:
     """Return something like speech: syllables of changing pitch and loudness, with pauses."""
     random = np.random.default_rng(seed)
-    parts = []
-    while sum(map(len, parts)) < seconds * RATE:
+    parts: list[NDArray[np.float64]] = []
+    while sum(len(part) for part in parts) < seconds * RATE:
         length = int(random.uniform(0.1, 0.3) * RATE)
         time = np.arange(length) / RATE
         pitch = random.uniform(90, 180) * (1 + random.uniform(-0.3, 0.3) * time)
@@ -33,7 +33,7 @@ def delayed(sound: Sound, samples: int) -> Sound:
 
 def quantised(sound: Sound) -> Sound:
     nearest = np.abs(ULAW[None, :].astype(np.int32) - sound[:, None].astype(np.int32)).argmin(axis=1)
-    return ULAW[nearest]
+    return np.asarray(ULAW[nearest])
 
 
 def with_a_packet_lost(sound: Sound) -> Sound:

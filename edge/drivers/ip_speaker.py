@@ -1,0 +1,193 @@
+"""IP loudspeakers: control and status by HTTP with Digest login, sound by RTP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contract.catalog import CATALOG, Cause, Kind
+from contract.clock import Clock
+from contract.metrics import Metric, Sample
+from edge.poller import DeviceUnavailable
+from edge.rtp import RtpSender
+
+MOST_ANSWER = 64 * 1024
+DYNAMIC_PAYLOAD = 96
+"""L16 at 16 kHz has no static RTP payload type (RFC 3551, 6)."""
+
+MOST_LOST = 0.1
+"""A device that says it lost more than this share of the packets did not let people hear the programme."""
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+Answer = TypeVar("Answer", bound=_Told)
+
+
+class Status(_Told):
+    """What GET /api/v1/status answers."""
+
+    model: str = Field(max_length=100)
+    firmware: str = Field(max_length=100)
+    uptime_seconds: int = Field(ge=0)
+    volume: int = Field(ge=0, le=100)
+    muted: bool
+    playing: bool
+    temperature_celsius: float | None = None
+    amplifier_ok: bool | None = None
+    line_ok: bool | None = None
+
+
+class Opened(_Told):
+    """What PUT /api/v1/stream answers."""
+
+    port: int = Field(ge=1, le=65_535)
+
+
+class Closed(_Told):
+    """What DELETE /api/v1/stream answers."""
+
+    packets: int = Field(ge=0)
+    lost: int = Field(ge=0)
+
+
+def samples(status: Status, at: int) -> list[Sample]:
+    """Return what a status says; supervision that the device does not have is left out, never assumed."""
+    values: dict[str, Any] = {
+        "Playback/State": "playing" if status.playing else "idle",
+        "Audio/Volume": status.volume,
+        "Audio/Muted": status.muted,
+        "Amp/OK": status.amplifier_ok,
+        "Line/OK": status.line_ok,
+        "Device/Temperature": status.temperature_celsius,
+        "Device/Uptime": status.uptime_seconds,
+        "Device/Model": status.model,
+        "Device/Firmware": status.firmware,
+    }
+    return [Sample(metric=name, at=at, value=value) for name, value in values.items() if value is not None]
+
+
+class IpSpeaker:
+    """A Driver, and a loudspeaker that can be made to sound."""
+
+    def __init__(self, *, url: str, username: str, password: str, codec: str, timeout: float, clock: Clock) -> None:
+        self._url = url
+        self._login = aiohttp.DigestAuthMiddleware(username, password)
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._codec, _, rate = codec.partition("/")
+        self._sample_rate = int(rate)
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self.metrics: Sequence[Metric] = CATALOG[Kind.LOUDSPEAKER].metrics
+
+    async def __aenter__(self) -> Self:
+        self._session = self._new_session()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def read(self) -> Sequence[Sample]:
+        assert self._session is not None  # noqa: S101  # the context is open
+        status = await self._status(self._session)
+        return samples(status, self._clock.now_ms())
+
+    @asynccontextmanager
+    async def sounding(self, *, volume: int) -> AsyncIterator[RtpSender]:
+        """Open a stream on the device, and close it on leaving.
+
+        Raises DeviceUnavailable if it cannot be opened, or if at the end the device says that it was mute or broken or
+        did not receive what was sent: then people have not heard it.
+        """
+        async with self._new_session() as session:
+            ask = {
+                "codec": self._codec,
+                "sample_rate": self._sample_rate,
+                "payload_type": 0 if self._codec == "PCMU" else DYNAMIC_PAYLOAD,
+                "volume": volume,
+            }
+            opened = await self._call(session, "PUT", "/api/v1/stream", Opened, ask)
+            sender = RtpSender(
+                (urlsplit(self._url).hostname or "", opened.port),
+                codec=self._codec,
+                sample_rate=self._sample_rate,
+                payload_type=int(str(ask["payload_type"])),
+                clock=self._clock,
+            )
+            try:
+                yield sender
+                await sender.finish()
+            finally:
+                sender.close()
+                status, closed = await asyncio.shield(self._end(session))
+            _believe(status, closed, sender.sent)
+
+    async def _end(self, session: aiohttp.ClientSession) -> tuple[Status, Closed]:
+        try:
+            status = await self._status(session)
+        finally:
+            closed = await self._call(session, "DELETE", "/api/v1/stream", Closed)
+        return status, closed
+
+    async def _status(self, session: aiohttp.ClientSession) -> Status:
+        return await self._call(session, "GET", "/api/v1/status", Status)
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            timeout=self._timeout, middlewares=[self._login], read_bufsize=MOST_ANSWER, trust_env=False
+        )
+
+    async def _call(
+        self, session: aiohttp.ClientSession, method: str, path: str, shape: type[Answer], body: object = None
+    ) -> Answer:
+        """Return the device's answer, checked; raise DeviceUnavailable with the cause."""
+        what = f"{method} {self._url}{path}"
+        try:
+            async with session.request(method, self._url + path, json=body, allow_redirects=False) as response:
+                raw = await response.content.read(MOST_ANSWER + 1)
+                if response.status in {401, 403}:
+                    raise DeviceUnavailable(Cause.UNAUTHORISED, f"{what}: the device wants another password")
+                if response.status != 200:
+                    raise DeviceUnavailable(Cause.REFUSED, f"{what}: HTTP {response.status} {raw[:120]!r}")
+        except TimeoutError as exc:
+            raise DeviceUnavailable(Cause.SILENT, f"{what}: no answer within {self._timeout.total:g} s") from exc
+        except aiohttp.ClientConnectorError as exc:
+            cause = Cause.REFUSED if isinstance(exc.os_error, ConnectionRefusedError) else Cause.UNREACHABLE
+            raise DeviceUnavailable(cause, f"{what}: {exc.os_error.strerror or exc}") from exc
+        except aiohttp.ClientError as exc:
+            raise DeviceUnavailable(Cause.NONSENSE, f"{what}: {exc or type(exc).__name__}") from exc
+        return answer(shape, raw, what)
+
+
+def answer(shape: type[Answer], raw: bytes, what: str) -> Answer:
+    """Return a device's JSON in its shape; raise DeviceUnavailable as nonsense otherwise."""
+    if len(raw) > MOST_ANSWER:
+        raise DeviceUnavailable(Cause.NONSENSE, f"{what}: answered more than {MOST_ANSWER} bytes")
+    try:
+        return shape.model_validate_json(raw)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the answer"
+        raise DeviceUnavailable(Cause.NONSENSE, f"{what}: {where}: {first['msg']}") from exc
+
+
+def _believe(status: Status, closed: Closed, sent: int) -> None:
+    """Raise DeviceUnavailable unless the device's own word is that it sounded."""
+    if status.muted:
+        raise DeviceUnavailable(Cause.REFUSED, "played, but the device is muted")
+    if status.amplifier_ok is False or status.line_ok is False:
+        part = "amplifier" if status.amplifier_ok is False else "loudspeaker line"
+        raise DeviceUnavailable(Cause.REFUSED, f"played, but the device reports a broken {part}")
+    if sent and (closed.packets == 0 or sent - closed.packets > max(1, MOST_LOST * sent)):
+        raise DeviceUnavailable(Cause.SILENT, f"the device received {closed.packets} of {sent} packets")
