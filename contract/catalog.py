@@ -43,6 +43,7 @@ BDSEQ = "bdSeq"
 HELLO = "Broadcast/Hello"
 ENVELOPE = "Broadcast/Envelope"
 BUNDLE = "Broadcast/Bundle"
+ROOT = "Broadcast/Root"
 KIND = "Device/Kind"
 """In every birth of ours, never logged: the row of this catalogue that tells what the device is."""
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from contract.catalog import BUNDLE, ENVELOPE, REBIRTH
+from contract.catalog import BUNDLE, ENVELOPE, REBIRTH, ROOT
 from contract.delivery import COMMITTED, FLOOR, LEDGER, WINDOW, Committed, Ledger, read_answer
 from contract.payload import Payload, PayloadUnreadable, decode
 from contract.topics import MessageType, TopicUnreadable, parse, state_host
@@ -100,7 +100,7 @@ def _for_node(payload: Payload) -> Iterator[Instruction]:
         if metric.name == REBIRTH:
             if metric.value is True:
                 yield Rebirth()
-        elif metric.name in {ENVELOPE, BUNDLE} and isinstance(metric.value, str):
+        elif metric.name in {ENVELOPE, BUNDLE, ROOT} and isinstance(metric.value, str):
             yield Broadcast(metric.name, metric.value)
         else:
             yield Refused(f"plain write to {metric.name or metric.alias}: this edge node has no such command")

@@ -82,7 +82,7 @@ class IpSpeaker:
         self._login = aiohttp.DigestAuthMiddleware(username, password)
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._codec, _, rate = codec.partition("/")
-        self._sample_rate = int(rate)
+        self.sample_rate = int(rate)
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self.metrics: Sequence[Metric] = CATALOG[Kind.LOUDSPEAKER].metrics
@@ -113,7 +113,7 @@ class IpSpeaker:
         async with self._new_session() as session:
             ask = {
                 "codec": self._codec,
-                "sample_rate": self._sample_rate,
+                "sample_rate": self.sample_rate,
                 "payload_type": 0 if self._codec == "PCMU" else DYNAMIC_PAYLOAD,
                 "volume": volume,
             }
@@ -121,7 +121,7 @@ class IpSpeaker:
             sender = RtpSender(
                 (urlsplit(self._url).hostname or "", opened.port),
                 codec=self._codec,
-                sample_rate=self._sample_rate,
+                sample_rate=self.sample_rate,
                 payload_type=int(str(ask["payload_type"])),
                 clock=self._clock,
             )

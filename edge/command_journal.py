@@ -1,0 +1,109 @@
+"""What this box was told and has already done: on disk before anything sounds, so that nothing is done twice."""
+
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from contract.commands import FINAL, Stage
+
+KEEP = 30 * 86_400_000
+"""Milliseconds: an order expires within minutes, so a month of ids is more than any replay can use."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS orders (
+    id TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    keyid TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    accepted_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS outcomes (
+    "order" TEXT NOT NULL,
+    speaker TEXT NOT NULL,
+    raw TEXT NOT NULL,
+    PRIMARY KEY ("order", speaker)
+) STRICT;
+CREATE TABLE IF NOT EXISTS stops (id TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS trust (name TEXT PRIMARY KEY, raw TEXT NOT NULL) STRICT;
+"""
+
+
+class CommandJournal:
+    """Orders by id, stops, the last outcome of each, and the trust that was verified. Open it with `with`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(self._path, timeout=5)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.executescript(_SCHEMA)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    def known(self) -> dict[str, str]:
+        """Return the digest of each order accepted here."""
+        return dict(self._database.execute("SELECT id, digest FROM orders"))
+
+    def stopped(self) -> frozenset[str]:
+        """Return the ids that were stopped, also those that never came."""
+        return frozenset(one for (one,) in self._database.execute("SELECT id FROM stops"))
+
+    def recent(self, since: int) -> dict[str, int]:
+        """Return how many orders of each key were accepted after an instant (ms)."""
+        rows = self._database.execute(
+            "SELECT keyid, count(*) FROM orders WHERE accepted_at > ? GROUP BY keyid", (since,)
+        )
+        return dict(rows)
+
+    def accept(self, order: str, digest: str, keyid: str, at: int) -> None:
+        """Remember an order before it is obeyed."""
+        with self._database:
+            self._database.execute(
+                "INSERT INTO orders VALUES (?, ?, ?, ?, ?)", (order, digest, keyid, Stage.ACCEPTED, at)
+            )
+            self._database.execute("DELETE FROM orders WHERE accepted_at < ?", (at - KEEP,))
+            self._database.execute("DELETE FROM stops WHERE at < ?", (at - KEEP,))
+            self._database.execute('DELETE FROM outcomes WHERE "order" NOT IN (SELECT id FROM orders)')
+
+    def settle(self, order: str, stage: Stage) -> None:
+        """Remember how an order ended."""
+        with self._database:
+            self._database.execute("UPDATE orders SET stage = ? WHERE id = ?", (stage, order))
+
+    def unfinished(self) -> list[str]:
+        """Return the orders that were accepted and have no end: the power went meanwhile."""
+        marks = ", ".join("?" * len(FINAL))
+        rows = self._database.execute(f"SELECT id FROM orders WHERE stage NOT IN ({marks})", tuple(FINAL))  # noqa: S608  # marks only
+        return [one for (one,) in rows]
+
+    def stop(self, order: str, at: int) -> None:
+        """Remember that an order is not to sound, even if it has not come yet."""
+        with self._database:
+            self._database.execute("INSERT OR IGNORE INTO stops VALUES (?, ?)", (order, at))
+
+    def keep_outcome(self, order: str, speaker: str, raw: str) -> None:
+        """Keep the last outcome of an order, and of each speaker, to be repeated when asked again."""
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?)", (order, speaker, raw))
+
+    def outcomes(self, order: str) -> list[str]:
+        """Return the kept outcomes of an order."""
+        return [raw for (raw,) in self._database.execute('SELECT raw FROM outcomes WHERE "order" = ?', (order,))]
+
+    def trust(self, name: str) -> str | None:
+        """Return a kept signed object, `root` or `bundle`."""
+        row = self._database.execute("SELECT raw FROM trust WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def keep_trust(self, name: str, raw: str) -> None:
+        """Keep a signed object that was verified."""
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO trust VALUES (?, ?)", (name, raw))
