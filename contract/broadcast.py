@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract import dsse
 from contract.commands import Stage
-from contract.dsse import ALGORITHM, SignatureRefused, key_id
+from contract.dsse import SignatureRefused, key_id
 from contract.strict_json import JsonRefused, loads
 
 MOST_BYTES = 192 * 1024
@@ -245,7 +245,7 @@ def verified(shape: type[Wire], raw: str | bytes, keys: Iterable[Key], *, thresh
 
 def as_key(public_key: bytes) -> Key:
     """Return a public key by its own name."""
-    return Key(keyid=key_id(public_key), algorithm=ALGORITHM, public_key=base64.b64encode(public_key).decode())
+    return Key(keyid=key_id(public_key), algorithm="ed25519", public_key=base64.b64encode(public_key).decode())
 
 
 def pinned_root(raw: str | bytes) -> Root:
@@ -268,7 +268,7 @@ def next_root(current: Root, raw: str | bytes) -> Root:
 def accepted_bundle(
     raw: str | bytes, *, root: Root, deployment: str, group: str, environment: str, current: Bundle | None
 ) -> Bundle:
-    """Return a bundle if root signed it, it is meant for here, and its version does not fall. Overdue is not refused."""
+    """Return a bundle that root signed for here and whose version does not fall; an overdue one is not refused."""
     bundle = verified(Bundle, raw, root.keys, threshold=root.threshold)
     for what, told, ours in (
         ("deployment", bundle.deployment, deployment),

@@ -37,6 +37,8 @@ ONLINE = "online"
 
 PRESENCE = "Presence/"
 OUTCOME = "Announcement/Outcome"
+REFUSAL = "Announcement/Refused"
+"""An envelope that no believed key signed, or that was tampered with: who sent it is not known, that it came is."""
 UPTIME = "Node/Uptime"
 REBIRTH = "Node Control/Rebirth"
 BDSEQ = "bdSeq"
@@ -208,6 +210,13 @@ CATALOG: Mapping[Kind, DeviceKind] = {
                     event=True,
                     label_vi="Kết quả phát thanh",
                     label_en="Announcement outcome",
+                ),
+                Metric(
+                    name=REFUSAL,
+                    datatype=_S,
+                    event=True,
+                    label_vi="Lệnh phát bị từ chối",
+                    label_en="Order to speak refused",
                 ),
             ),
         ),

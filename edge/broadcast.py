@@ -62,7 +62,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Not to be obeyed; `order` is its id where an envelope by a believed key says so, `alarm` where somebody tampers."""
+    """Not to be obeyed; `order` is its id where a believed key signed, `alarm` means that somebody tampers."""
 
     reason: str
     order: str | None = None

@@ -8,7 +8,7 @@ from typing import Self
 
 import psutil
 
-from contract.catalog import CATALOG, OUTCOME, Kind
+from contract.catalog import CATALOG, Kind
 from contract.clock import Clock, kernel_synchronised
 from contract.metrics import Metric, Sample, Value
 
@@ -19,7 +19,9 @@ class Box:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
-        self.metrics: Sequence[Metric] = tuple(one for one in CATALOG[Kind.EDGE_NODE].metrics if one.name != OUTCOME)
+        self.metrics: Sequence[Metric] = tuple(
+            one for one in CATALOG[Kind.EDGE_NODE].metrics if one.name.startswith(("Box/", "Agent/"))
+        )
 
     async def __aenter__(self) -> Self:
         return self
