@@ -20,8 +20,11 @@ from edge.report import worth_reporting
 
 log = logging.getLogger(__name__)
 
-MOST_BACKOFF = 300.0
-"""Seconds between two attempts at a device that has been failing for long."""
+MOST_BACKOFF = 60.0
+"""Seconds between two attempts at a device that has been failing for long: so late may a repair be noticed."""
+
+MISCONFIGURED_RETRY = 300.0
+"""Seconds between two attempts where only somebody's hand helps."""
 
 
 class DeviceUnavailable(Exception):
@@ -64,11 +67,14 @@ class Rhythm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What is known of a device's answering: `told` is the presence last said, None before the first word."""
+    """What is known of a device's answering.
+
+    `told` is the presence last said, None before the first word; `retries` counts vain attempts since then.
+    """
 
     told: str | None = None
     failing_since: float | None = None
-    failures: int = 0
+    retries: int = 0
 
 
 def succeeded(health: Health) -> tuple[Health, str | None]:
@@ -82,19 +88,26 @@ def failed(health: Health, cause: Cause, now: float, grace: float) -> tuple[Heal
     A misconfiguration needs no grace: it does not pass by itself.
     """
     since = now if health.failing_since is None else health.failing_since
-    after = replace(health, failing_since=since, failures=health.failures + 1)
-    over = now - since >= grace or cause is Cause.MISCONFIGURED or health.told not in {None, ONLINE}
+    said = health.told not in {None, ONLINE}
+    after = replace(health, failing_since=since, retries=health.retries + said)
+    over = said or now - since >= grace or cause is Cause.MISCONFIGURED
     if not over or health.told == cause:
         return after, None
     return replace(after, told=cause.value), cause.value
 
 
 def pause(health: Health, rhythm: Rhythm, chance: float) -> float:
-    """Return how long to wait before the next attempt: the poll interval, doubling once the grace period is over."""
+    """Return seconds until the next attempt: the poll interval, doubling with each vain one once the failure was said.
+
+    `chance` in [0, 1) spreads the attempts.
+    """
     if health.told in {None, ONLINE}:
         return rhythm.poll
-    longest = min(MOST_BACKOFF, rhythm.poll * 2.0 ** min(health.failures, 12))
-    return max(rhythm.poll, longest * (0.75 + chance / 4))
+    spread = 0.75 + chance / 4
+    if health.told == Cause.MISCONFIGURED:
+        return MISCONFIGURED_RETRY * spread
+    backoff = min(MOST_BACKOFF, rhythm.poll * 2.0 ** min(health.retries, 16))
+    return max(rhythm.poll, backoff * spread)
 
 
 Record = Callable[[str, Sequence[Sample]], Awaitable[None]]
@@ -113,7 +126,8 @@ class Poller:
         clock: Clock,
         chance: random.Random,
     ) -> None:
-        self._stream = stream
+        self.stream = stream
+        self._name = stream or "the box itself"
         self._driver = driver
         self._rhythm = rhythm
         self._record = record
@@ -128,53 +142,58 @@ class Poller:
 
     async def run(self) -> None:
         """Ask, and ask again."""
-        # Spread over the first interval, so that forty devices are not asked in one instant.
+        # Spread over the first second, so that forty devices are not asked in one instant.
         await self._clock.sleep(self._chance.random() * min(self._rhythm.poll, 1.0))
         while True:
             try:
                 async with self._driver as driver:
                     while True:
-                        await self._once(driver)
+                        await self._take(await self._ask(driver))
                         await self._clock.sleep(self._rhythm.poll)
             except DeviceUnavailable as exc:
                 await self._fail(exc.cause, str(exc))
             except DeviceMisconfigured as exc:
                 await self._fail(Cause.MISCONFIGURED, str(exc))
-            except TimeoutError:
-                await self._fail(Cause.SILENT, f"no answer within {self._rhythm.deadline:g} s")
-            except Exception as exc:  # a driver's mistake must cost one device, not the box
-                log.exception("%s: the driver failed", self._stream or "edge node")
-                await self._fail(Cause.NONSENSE, f"{type(exc).__name__}: {exc}")
             await self._clock.sleep(pause(self.health, self._rhythm, self._chance.random()))
 
-    async def _once(self, driver: Driver) -> None:
-        async with asyncio.timeout(self._rhythm.deadline):
-            samples = await driver.read()
+    async def _ask(self, driver: Driver) -> Sequence[Sample]:
+        try:
+            async with asyncio.timeout(self._rhythm.deadline):
+                return await driver.read()
+        except (DeviceUnavailable, DeviceMisconfigured):
+            raise
+        except TimeoutError as exc:
+            raise DeviceUnavailable(Cause.SILENT, f"no answer within {self._rhythm.deadline:g} s") from exc
+        except Exception as exc:
+            # A driver's mistake must cost one device, not the box; its traceback is worth one look, not one per poll.
+            if self.health.failing_since is None:
+                log.exception("%s: the driver failed", self._name)
+            raise DeviceUnavailable(Cause.NONSENSE, f"the driver failed: {type(exc).__name__}: {exc}") from exc
+
+    async def _take(self, samples: Sequence[Sample]) -> None:
         self.read += len(samples)
         failing_since = self.health.failing_since
         self.health, presence = succeeded(self.health)
         if presence is not None:
             if failing_since is not None:
-                gone = self._clock.monotonic() - failing_since
-                log.info("%s answers again after %.0f s", self._stream or "edge node", gone)
+                log.info("%s answers again after %.0f s", self._name, self._clock.monotonic() - failing_since)
+            # After a gap the first values are news, even where they are the old ones.
+            self._reported.clear()
             await self._say(presence)
         next_read = self._clock.now_ms() + int(self._rhythm.poll * 1000)
         chosen = worth_reporting(self._reported, samples, self._metrics, next_read=next_read)
         if chosen:
-            await self._record(self._stream, chosen)
+            await self._record(self.stream, chosen)
             self._reported.update({one.metric: one for one in chosen})
 
     async def _fail(self, cause: Cause, reason: str) -> None:
         self.health, presence = failed(self.health, cause, self._clock.monotonic(), self._rhythm.grace)
         if presence is not None:
-            log.warning("%s stopped answering: %s (%s)", self._stream or "edge node", reason, cause)
+            log.warning("%s does not answer: %s (%s)", self._name, reason, cause)
             await self._say(presence)
 
     async def _say(self, presence: str) -> None:
         self.told_at = self._clock.now_ms()
-        if self._stream != NODE_STREAM:
-            sample = Sample(metric=f"{PRESENCE}{self._stream}", at=self.told_at, value=presence)
+        if self.stream != NODE_STREAM:
+            sample = Sample(metric=f"{PRESENCE}{self.stream}", at=self.told_at, value=presence)
             await self._record(NODE_STREAM, [sample])
-        # After a gap the first values are news, even where they are the old ones.
-        if presence == ONLINE:
-            self._reported.clear()

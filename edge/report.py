@@ -1,5 +1,6 @@
 """Which samples of a read are worth a message: report by exception, and again before a value grows old. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from contract.metrics import Metric, Sample, Value
@@ -12,12 +13,14 @@ def worth_reporting(
 
     A sample is worth it when it is the first, when its value moved by more than the deadband, when its quality or the
     instrument's state changed, or when the last report would be older than the maximum report interval at the next
-    read (`next_read`, ms).
+    read (`next_read`, ms). NaN and infinities are never worth it: nobody could store them.
     """
     return [one for one in samples if _worth(reported.get(one.metric), one, metrics[one.metric], next_read)]
 
 
 def _worth(last: Sample | None, sample: Sample, metric: Metric, next_read: int) -> bool:
+    if isinstance(sample.value, float) and not math.isfinite(sample.value):
+        return False
     if last is None or (last.quality, last.instrument) != (sample.quality, sample.instrument):
         return True
     if _moved(last.value, sample.value, metric.deadband):

@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import socket
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,15 @@ class RtpSender:
     """One stream to one receiver, a packet every 20 ms by absolute deadlines, so that nothing drifts."""
 
     def __init__(
-        self, address: tuple[str, int], *, codec: str, sample_rate: int, payload_type: int, clock: Clock
+        self,
+        family: int,
+        address: tuple[Any, ...],
+        *,
+        codec: str,
+        sample_rate: int,
+        payload_type: int,
+        clock: Clock,
     ) -> None:
-        self.sample_rate = sample_rate
         self.sent = 0
         self.first_at: int | None = None
         self._encode = pcmu if codec == "PCMU" else l16
@@ -53,9 +60,12 @@ class RtpSender:
         self._sequence = secrets.randbits(16)
         self._timestamp = secrets.randbits(32)
         self._ssrc = secrets.randbits(32)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
+        if family == socket.AF_INET6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
         self._socket.connect(address)
 
     async def write(self, sound: Sound) -> None:
@@ -87,8 +97,9 @@ class RtpSender:
             await self._clock.sleep(wait)
         marker = 0x80 if self.sent == 0 else 0
         header = _HEADER.pack(0x80, marker | self._payload_type, self._sequence, self._timestamp, self._ssrc)
-        # A full buffer or a receiver that closed its port costs this packet, as it would on the wire.
-        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+        # A full buffer, a lost route or a closed port costs this packet, as it would on the wire; what arrived is the
+        # receiver's word, at the end.
+        with contextlib.suppress(OSError):
             self._socket.send(header + self._encode(frame))
         self.sent += 1
         self._sequence = (self._sequence + 1) % 2**16

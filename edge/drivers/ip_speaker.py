@@ -1,6 +1,8 @@
 """IP loudspeakers: control and status by HTTP with Digest login, sound by RTP."""
 
 import asyncio
+import logging
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -16,6 +18,8 @@ from contract.metrics import Metric, Sample
 from edge.poller import DeviceUnavailable
 from edge.rtp import RtpSender
 
+log = logging.getLogger(__name__)
+
 MOST_ANSWER = 64 * 1024
 DYNAMIC_PAYLOAD = 96
 """L16 at 16 kHz has no static RTP payload type (RFC 3551, 6)."""
@@ -23,12 +27,25 @@ DYNAMIC_PAYLOAD = 96
 MOST_LOST = 0.1
 """A device that says it lost more than this share of the packets did not let people hear the programme."""
 
+VOLUME_STEP = 5
+"""Devices round volumes to steps of their own; a difference up to this is rounding, not disobedience."""
+
+ALREADY_OPEN = 409
+
 
 class _Told(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 Answer = TypeVar("Answer", bound=_Told)
+
+
+class _Answered(DeviceUnavailable):
+    """The device refused with this HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(Cause.REFUSED, reason)
+        self.status = status
 
 
 class Status(_Told):
@@ -40,7 +57,7 @@ class Status(_Told):
     volume: int = Field(ge=0, le=100)
     muted: bool
     playing: bool
-    temperature_celsius: float | None = None
+    temperature_celsius: float | None = Field(default=None, allow_inf_nan=False)
     amplifier_ok: bool | None = None
     line_ok: bool | None = None
 
@@ -85,6 +102,7 @@ class IpSpeaker:
         self.sample_rate = int(rate)
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._sounding = False
         self.metrics: Sequence[Metric] = CATALOG[Kind.LOUDSPEAKER].metrics
 
     async def __aenter__(self) -> Self:
@@ -107,31 +125,78 @@ class IpSpeaker:
     async def sounding(self, *, volume: int) -> AsyncIterator[RtpSender]:
         """Open a stream on the device, and close it on leaving.
 
-        Raises DeviceUnavailable if it cannot be opened, or if at the end the device says that it was mute or broken or
-        did not receive what was sent: then people have not heard it.
+        Raises DeviceUnavailable if it cannot be opened, or if at the end the device says that it was mute, broken, too
+        quiet, or did not receive what was sent: then people have not heard it.
         """
-        async with self._new_session() as session:
-            ask = {
-                "codec": self._codec,
-                "sample_rate": self.sample_rate,
-                "payload_type": 0 if self._codec == "PCMU" else DYNAMIC_PAYLOAD,
-                "volume": volume,
-            }
-            opened = await self._call(session, "PUT", "/api/v1/stream", Opened, ask)
-            sender = RtpSender(
-                (urlsplit(self._url).hostname or "", opened.port),
+        if self._sounding:
+            raise DeviceUnavailable(Cause.REFUSED, f"{self._url}: is already sounding")
+        self._sounding = True
+        try:
+            async with self._new_session() as session:
+                sender = await self._open(session, volume)
+                try:
+                    yield sender
+                    await sender.finish()
+                except BaseException:
+                    await asyncio.shield(self._abandon(session))
+                    raise
+                finally:
+                    sender.close()
+                status, closed = await self._end(session)
+                _believe(status, closed, sender.sent, volume)
+        finally:
+            self._sounding = False
+
+    async def _open(self, session: aiohttp.ClientSession, volume: int) -> RtpSender:
+        ask = {
+            "codec": self._codec,
+            "sample_rate": self.sample_rate,
+            "payload_type": 0 if self._codec == "PCMU" else DYNAMIC_PAYLOAD,
+            "volume": volume,
+        }
+        opened = await self._opened(session, ask)
+        try:
+            status = await self._status(session)
+            if status.volume > volume + VOLUME_STEP:
+                raise DeviceUnavailable(
+                    Cause.REFUSED, f"{self._url}: set its volume to {status.volume} % instead of {volume} %"
+                )
+            host = urlsplit(self._url).hostname or ""
+            async with asyncio.timeout(self._timeout.total):
+                found = await asyncio.get_running_loop().getaddrinfo(host, opened.port, type=socket.SOCK_DGRAM)
+            family, _, _, _, address = found[0]
+            return RtpSender(
+                family,
+                address,
                 codec=self._codec,
                 sample_rate=self.sample_rate,
-                payload_type=int(str(ask["payload_type"])),
+                payload_type=0 if self._codec == "PCMU" else DYNAMIC_PAYLOAD,
                 clock=self._clock,
             )
-            try:
-                yield sender
-                await sender.finish()
-            finally:
-                sender.close()
-                status, closed = await asyncio.shield(self._end(session))
-            _believe(status, closed, sender.sent)
+        except (OSError, TimeoutError) as exc:
+            await self._abandon(session)
+            raise DeviceUnavailable(Cause.UNREACHABLE, f"{self._url}: no way for sound: {exc}") from exc
+        except BaseException:
+            await asyncio.shield(self._abandon(session))
+            raise
+
+    async def _opened(self, session: aiohttp.ClientSession, ask: object) -> Opened:
+        try:
+            return await self._call(session, "PUT", "/api/v1/stream", Opened, ask)
+        except _Answered as exc:
+            if exc.status != ALREADY_OPEN:
+                raise
+        # A loudspeaker takes orders from its box alone: the open stream is our own, from before a power cut.
+        log.warning("%s: a stream was still open; it is closed", self._url)
+        await self._call(session, "DELETE", "/api/v1/stream", Closed)
+        return await self._call(session, "PUT", "/api/v1/stream", Opened, ask)
+
+    async def _abandon(self, session: aiohttp.ClientSession) -> None:
+        """Close the stream where something else is already the news; the device closes a deserted one by itself."""
+        try:
+            await self._call(session, "DELETE", "/api/v1/stream", Closed)
+        except DeviceUnavailable as exc:
+            log.warning("the stream could not be closed: %s", exc)
 
     async def _end(self, session: aiohttp.ClientSession) -> tuple[Status, Closed]:
         try:
@@ -159,7 +224,7 @@ class IpSpeaker:
                 if response.status in {401, 403}:
                     raise DeviceUnavailable(Cause.UNAUTHORISED, f"{what}: the device wants another password")
                 if response.status != 200:
-                    raise DeviceUnavailable(Cause.REFUSED, f"{what}: HTTP {response.status} {raw[:120]!r}")
+                    raise _Answered(response.status, f"{what}: HTTP {response.status} {raw[:120]!r}")
         except TimeoutError as exc:
             raise DeviceUnavailable(Cause.SILENT, f"{what}: no answer within {self._timeout.total:g} s") from exc
         except aiohttp.ClientConnectorError as exc:
@@ -182,12 +247,14 @@ def answer(shape: type[Answer], raw: bytes, what: str) -> Answer:
         raise DeviceUnavailable(Cause.NONSENSE, f"{what}: {where}: {first['msg']}") from exc
 
 
-def _believe(status: Status, closed: Closed, sent: int) -> None:
+def _believe(status: Status, closed: Closed, sent: int, volume: int) -> None:
     """Raise DeviceUnavailable unless the device's own word is that it sounded."""
     if status.muted:
         raise DeviceUnavailable(Cause.REFUSED, "played, but the device is muted")
     if status.amplifier_ok is False or status.line_ok is False:
         part = "amplifier" if status.amplifier_ok is False else "loudspeaker line"
         raise DeviceUnavailable(Cause.REFUSED, f"played, but the device reports a broken {part}")
+    if status.volume < volume - VOLUME_STEP:
+        raise DeviceUnavailable(Cause.REFUSED, f"played, but at volume {status.volume} % instead of {volume} %")
     if sent and (closed.packets == 0 or sent - closed.packets > max(1, MOST_LOST * sent)):
         raise DeviceUnavailable(Cause.SILENT, f"the device received {closed.packets} of {sent} packets")

@@ -1,6 +1,7 @@
 """Probes that speak Modbus RTU on a serial line; which register holds what is a file, not code."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +13,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pymodbus import FramerType, ModbusException
 from pymodbus.client import AsyncModbusSerialClient
 from pymodbus.client.mixin import ModbusClientMixin
+from pymodbus.pdu import ExceptionResponse
 
 from contract.catalog import CATALOG, Cause, Kind
 from contract.clock import Clock
 from contract.metrics import Instrument, Metric, Quality, Sample
 from edge.poller import DeviceMisconfigured, DeviceUnavailable
 
+# pymodbus reports each silence as an error of its own; the poller says it once, with the device's name.
+logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL)
+
 MOST_REGISTERS = 125
 """In one question (Modbus application protocol 1.1b3, 6.3)."""
+
+LONGEST_ANSWER = 15.0
+"""Seconds after which the client library gives up by itself; the limits of the devices are shorter."""
+
+BITS_A_CHARACTER = 11
+MOST_SILENCE = 0.001_75
+"""Seconds between frames above 19,200 baud."""
 
 _WORDS = {"int16": 1, "uint16": 1, "int32": 2, "uint32": 2, "float32": 2}
 _TYPES = {name: ModbusClientMixin.DATATYPE[name.upper()] for name in _WORDS}
@@ -161,25 +173,35 @@ class SerialLine:
     async def ask(self, mapping: RegisterMap, slave: int, timeout: float) -> list[int]:
         """Return the registers; raise DeviceUnavailable telling an absent port, silence, nonsense and refusal apart."""
         async with self._turn:
-            client = await self._connected(timeout)
-            self._received = 0
-            question = client.read_holding_registers if mapping.function == 3 else client.read_input_registers
+            client = await self._connected()
             try:
+                return await self._answer(client, mapping, slave, timeout)
+            finally:
+                # Slaves tell one frame from the next by 3.5 silent characters (Modbus over serial line 1.02, 2.5.1.1).
+                await asyncio.sleep(max(MOST_SILENCE, 3.5 * BITS_A_CHARACTER / self._baud))
+
+    async def _answer(
+        self, client: AsyncModbusSerialClient, mapping: RegisterMap, slave: int, timeout: float
+    ) -> list[int]:
+        whom = f"slave {slave} on {self.port}"
+        self._received = 0
+        question = client.read_holding_registers if mapping.function == 3 else client.read_input_registers
+        try:
+            async with asyncio.timeout(timeout):
                 answer = await question(mapping.first, count=mapping.count, device_id=slave)
-            except ModbusException as exc:
-                if not client.connected:
-                    self.close()
-                    raise DeviceUnavailable(Cause.UNREACHABLE, f"{self.port} was closed") from exc
-                if self._received:
-                    raise DeviceUnavailable(
-                        Cause.NONSENSE, f"slave {slave} on {self.port} answered {self._received} unreadable bytes"
-                    ) from exc
-                raise DeviceUnavailable(
-                    Cause.SILENT, f"slave {slave} on {self.port} did not answer within {timeout:g} s"
-                ) from exc
-        if answer.isError():
-            code = getattr(answer, "exception_code", "?")
-            raise DeviceUnavailable(Cause.REFUSED, f"slave {slave} on {self.port} answered Modbus exception {code}")
+        except (ModbusException, TimeoutError) as exc:
+            if not client.connected:
+                self.close()
+                raise DeviceUnavailable(Cause.UNREACHABLE, f"{self.port} was closed") from exc
+            if self._received:
+                unreadable = f"{whom} answered {self._received} bytes that are no answer"
+                raise DeviceUnavailable(Cause.NONSENSE, unreadable) from exc
+            raise DeviceUnavailable(Cause.SILENT, f"{whom} did not answer within {timeout:g} s") from exc
+        if isinstance(answer, ExceptionResponse):
+            # 1-3: it does not know the function, the address or the amount; 4 and above: it knows, and cannot.
+            code = answer.exception_code
+            cause = Cause.REFUSED if code in {1, 2, 3} else Cause.NONSENSE
+            raise DeviceUnavailable(cause, f"{whom} answered Modbus exception {code}")
         return list(answer.registers)
 
     def close(self) -> None:
@@ -188,7 +210,7 @@ class SerialLine:
             self._client.close()
             self._client = None
 
-    async def _connected(self, timeout: float) -> AsyncModbusSerialClient:
+    async def _connected(self) -> AsyncModbusSerialClient:
         if self._client is not None and self._client.connected:
             return self._client
         self.close()
@@ -196,7 +218,7 @@ class SerialLine:
             self.port,
             framer=FramerType.RTU,
             baudrate=self._baud,
-            timeout=timeout,
+            timeout=LONGEST_ANSWER,
             retries=0,
             reconnect_delay=0,  # no attempts behind our back: the poller decides when
             trace_packet=self._trace,
@@ -213,7 +235,7 @@ class SerialLine:
 
     def _trace(self, sending: bool, data: bytes) -> bytes:
         if not sending:
-            self._received = len(data)
+            self._received += len(data)
         return data
 
 

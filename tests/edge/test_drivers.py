@@ -184,7 +184,7 @@ async def test_what_is_played_is_what_the_horn_lets_people_hear(tmp_path: Path, 
     tone = (12_000 * np.sin(np.arange(rate // 4) / 9)).astype(np.int16)
     async with serving(speaker(tmp_path)) as url, ip_speaker(url, codec=codec) as driver:
         async with driver.sounding(volume=100) as sink:
-            assert sink.sample_rate == rate
+            assert driver.sample_rate == rate
             await sink.write(tone[:1000])
             await sink.write(tone[1000:])
     import wave
