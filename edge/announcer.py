@@ -80,7 +80,6 @@ class Announcer:
         cache: AudioCache,
         speakers: Mapping[str, Loudspeaker],
         record: Record,
-        say: Say,
         clock: Clock,
     ) -> None:
         self._settings = settings
@@ -88,7 +87,8 @@ class Announcer:
         self._cache = cache
         self._speakers = speakers
         self._record = record
-        self._say = say
+        self.say: Say = _unheard
+        """How a hello gets out; whoever owns the session sets it."""
         self._clock = clock
         self._boot = secrets.token_hex(16)
         self._challenges: dict[str, float] = {}
@@ -301,7 +301,7 @@ class Announcer:
             return
         self._greeted = now
         at = self._clock.now_ms()
-        await self._say([WireMetric(name=HELLO, at=at, datatype=DataType.STRING, value=self.hello())])
+        await self.say([WireMetric(name=HELLO, at=at, datatype=DataType.STRING, value=self.hello())])
 
     def _situation(self) -> Situation:
         wall = self._clock.now_ms()
@@ -355,3 +355,7 @@ class Announcer:
             environment=settings.environment,
             current=current,
         )
+
+
+async def _unheard(_: Sequence[WireMetric]) -> None:
+    """Before there is a session nobody can be greeted."""

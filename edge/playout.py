@@ -46,7 +46,7 @@ async def play(
     started: Callable[[str, int], Awaitable[None]],
     ended: Callable[[str, str], Awaitable[None]],
 ) -> None:
-    """Play on every speaker; of each, `started(speaker, at)` and `ended(speaker, reason)` are told, reason "" if well."""
+    """Play on every speaker and tell of each: `started(speaker, at)`, then `ended(speaker, reason)`, "" if well."""
 
     async def one(name: str, speaker: Loudspeaker) -> None:
         try:

@@ -1,0 +1,213 @@
+"""The whole agent: opens what the configuration names, lets it run together, and ends it in order."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from contract.catalog import ONLINE
+from contract.clock import Clock
+from contract.metrics import Sample
+from contract.positions import NODE_STREAM
+from edge import announcer, status, uplink
+from edge.audio_cache import AudioCache
+from edge.broker import Server
+from edge.command_journal import CommandJournal
+from edge.config import BroadcastConfig, BrokerConfig, Config, ConfigRefused, secret
+from edge.delivery_log import DeliveryLog
+from edge.drivers import driver_for
+from edge.drivers.box import Box
+from edge.drivers.ip_speaker import IpSpeaker
+from edge.drivers.modbus_sensor import SerialLine
+from edge.poller import DeviceMisconfigured, Poller, Rhythm
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0
+STATUS_EVERY = 2.0
+BOX_RHYTHM = Rhythm(poll=30.0, deadline=10.0, grace=0.0)
+
+
+class Agent:
+    """One edge node. `run` it once; `stop` makes it poll no more, drain, say goodbye and return."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ask for the end; safe to call twice."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until stopped; raise ConfigRefused where something that was configured cannot be used."""
+        config, clock, chance = self._config, self._clock, random.SystemRandom()
+        lines: dict[str, SerialLine] = {}
+        try:
+            drivers = {one.id: driver_for(one, lines, clock) for one in config.devices}
+        except (DeviceMisconfigured, OSError) as exc:
+            raise ConfigRefused(str(exc)) from exc
+        with ExitStack() as files:
+            state = config.node.state_dir
+            delivery_log = files.enter_context(DeliveryLog(state / "log", clock))
+            journal = files.enter_context(CommandJournal(state / "journal.db"))
+            speakers = {name: one for name, one in drivers.items() if isinstance(one, IpSpeaker)}
+            link: uplink.Uplink
+
+            async def record(stream: str, samples: Sequence[Sample]) -> None:
+                await link.record(stream, samples)
+
+            voice = self._announcer(config.broadcast, journal, speakers, record=record)
+
+            async def on_broadcast(name: str, value: str) -> None:
+                if voice is not None:
+                    await voice.take(name, value)
+
+            link = uplink.Uplink(
+                self._uplink_settings(),
+                delivery_log=delivery_log,
+                devices={
+                    one.id: uplink.DeviceBirth(kind=one.kind, metrics=drivers[one.id].metrics) for one in config.devices
+                },
+                clock=clock,
+                hello=voice.hello if voice is not None else lambda: "",
+                on_broadcast=on_broadcast,
+                chance=chance,
+            )
+            if voice is not None:
+                voice.say = link.say
+            pollers = [
+                Poller(
+                    one.id,
+                    drivers[one.id],
+                    # A probe waits for its turn on the line, behind all others.
+                    rhythm=Rhythm(
+                        poll=one.poll_seconds,
+                        deadline=one.timeout_seconds * (len(config.devices) + 1),
+                        grace=one.grace_seconds,
+                    ),
+                    record=record,
+                    clock=clock,
+                    chance=chance,
+                )
+                for one in config.devices
+            ]
+            box = Poller(NODE_STREAM, Box(state, clock), rhythm=BOX_RHYTHM, record=record, clock=clock, chance=chance)
+            await self._run_together(link, [*pollers, box], voice)
+            for line in lines.values():
+                line.close()
+
+    async def _run_together(
+        self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(link.run(), name="uplink")
+            working = [tasks.create_task(one.run(), name=f"poll {one.stream or 'the box'}") for one in pollers]
+            if voice is not None:
+                working.append(tasks.create_task(voice.run(), name="announcer"))
+            telling = tasks.create_task(self._tell(link, pollers, voice), name="status")
+            await self._stopping.wait()
+            log.info("stopping: no more polling, %d records to deliver", link.uncommitted())
+            for one in working:
+                one.cancel()
+            await asyncio.wait(working)
+            drained = await link.end(DRAIN_SECONDS)
+            await sending
+            telling.cancel()
+            self._stopped = True
+            self._write_status(link, pollers, voice)
+            log.info("stopped; %s", "everything is delivered" if drained else "the rest waits in the log")
+
+    async def _tell(self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None) -> None:
+        while True:
+            self._write_status(link, pollers, voice)
+            await self._clock.sleep(STATUS_EVERY)
+
+    def _write_status(self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None) -> None:
+        path = self._config.node.status_file
+        if path is None:
+            return
+        told = {
+            "node": self._config.node.id,
+            "stopped": self._stopped,
+            "born": link.born,
+            "at": self._clock.now_ms(),
+            "read": sum(one.read for one in pollers),
+            "reported": link.counts.reported,
+            "committed": link.committed(),
+            "uncommitted": link.uncommitted(),
+            "refusals": link.counts.refusals,
+            "devices": {
+                one.stream: {"presence": one.health.told, "since": one.told_at, "online": one.health.told == ONLINE}
+                for one in pollers
+                if one.stream
+            },
+            "announcements": dict(voice.counts) if voice is not None else {},
+        }
+        try:
+            status.write(path, told)
+        except OSError as exc:
+            log.warning("status file %s cannot be written: %s", path, exc)
+
+    def _uplink_settings(self) -> uplink.Settings:
+        node = self._config.node
+        return uplink.Settings(
+            group=node.group,
+            node=node.id,
+            brokers=[_server(one) for one in self._config.brokers],
+            primary_host=node.primary_host,
+            birth_jitter=node.birth_jitter_seconds,
+            keep_alive=node.keep_alive_seconds,
+            commit_interval=node.commit_interval_seconds,
+        )
+
+    def _announcer(
+        self,
+        config: BroadcastConfig | None,
+        journal: CommandJournal,
+        speakers: dict[str, IpSpeaker],
+        *,
+        record: announcer.Record,
+    ) -> announcer.Announcer | None:
+        if config is None:
+            return None
+        node = self._config.node
+        settings = announcer.Settings(
+            node=node.id,
+            group=node.group,
+            deployment=config.deployment,
+            environment=config.environment,
+            root=config.root.read_text(encoding="utf-8"),
+            identity=_identity(config),
+            max_volume=config.max_volume,
+            trust_clock=node.clock == "trusted",
+        )
+        return announcer.Announcer(
+            settings,
+            journal=journal,
+            cache=AudioCache(node.state_dir / "audio", config.audio_url),
+            speakers=speakers,
+            record=record,
+            clock=self._clock,
+        )
+
+
+def _identity(config: BroadcastConfig) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(config.identity_key.read_bytes(), password=None)
+    except (OSError, ValueError) as exc:
+        raise ConfigRefused(f"broadcast identity_key {config.identity_key}: {exc}") from exc
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigRefused(f"broadcast identity_key {config.identity_key} is no Ed25519 key")
+    return key
+
+
+def _server(config: BrokerConfig) -> Server:
+    password = secret(config.password_file) if config.password_file else None
+    return Server(host=config.host, port=config.port, username=config.username, password=password)
