@@ -1,6 +1,8 @@
 """What an edge node is told in its one TOML file: read, checked, and refused with the way out."""
 
+import os
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -147,6 +149,7 @@ class IpSpeakerConfig(_DeviceConfig):
     timeout_seconds: float = Field(default=3.0, gt=0, le=30)
 
 
+_DRIVERS = frozenset({"modbus_sensor", "ip_speaker"})
 DeviceConfig = Annotated[ModbusSensorConfig | IpSpeakerConfig, Field(discriminator="driver")]
 
 
@@ -164,15 +167,20 @@ class Config(_Strict):
         # Two names of one node may not differ only in case (Sparkplug 3.0.0, 6.4.6).
         twice = sorted({one for one in names if [other.lower() for other in names].count(one.lower()) > 1})
         if twice:
-            raise ValueError(f"devices: id {twice[0]!r} is used twice; give each device its own")
+            raise ValueError(f'devices "{twice[0]}": this id is used twice, but for case; give each device its own')
         lines: dict[str, int] = {}
         slaves: set[tuple[str, int]] = set()
         for device in self.devices:
             if isinstance(device, ModbusSensorConfig):
                 if lines.setdefault(device.port, device.baud) != device.baud:
-                    raise ValueError(f"devices {device.id!r}: port {device.port} has another baud rate elsewhere")
+                    raise ValueError(
+                        f'devices "{device.id}" baud: {device.baud}, but another device on {device.port} says'
+                        f" {lines[device.port]}; a line has one speed"
+                    )
                 if (device.port, device.slave) in slaves:
-                    raise ValueError(f"devices {device.id!r}: slave {device.slave} on {device.port} is used twice")
+                    raise ValueError(
+                        f'devices "{device.id}" slave: {device.slave} is used twice on {device.port}; each has its own'
+                    )
                 slaves.add((device.port, device.slave))
         return self
 
@@ -204,20 +212,16 @@ def problems(config: Config) -> list[str]:
         wanted += [("broadcast root", config.broadcast.root), ("broadcast identity_key", config.broadcast.identity_key)]
     for device in config.devices:
         if isinstance(device, IpSpeakerConfig):
-            wanted.append((f"devices {device.id!r} password_file", device.password_file))
+            wanted.append((f'devices "{device.id}" password_file', device.password_file))
         else:
-            wanted.append((f"devices {device.id!r} register_map", device.register_map))
-    missing = [f"{what}: there is no file {file}" for what, file in wanted if not file.is_file()]
+            wanted.append((f'devices "{device.id}" register_map', device.register_map))
+    missing = [
+        f"{what}: there is no file {file}; put it there or name another" for what, file in wanted if not file.is_file()
+    ]
     folder = config.node.state_dir
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as exc:
-        missing.append(
-            f"node state_dir: {folder} cannot be written ({exc.strerror}); choose another or mend its rights"
-        )
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        missing.append(f"node state_dir: {existing} cannot be written; choose another folder or mend its rights")
     return missing
 
 
@@ -258,15 +262,42 @@ def _absolute(config: Config, folder: Path) -> Config:
     )
 
 
-def _sentence(error: dict[str, object], told: dict[str, object]) -> str:
-    location = error["loc"]
+def _sentence(error: Mapping[str, object], told: Mapping[str, object]) -> str:
+    location, message = error["loc"], str(error["msg"]).removeprefix("Value error, ")
     assert isinstance(location, tuple)  # noqa: S101  # pydantic's error details
-    drivers = {"modbus_sensor", "ip_speaker"}
-    where = ".".join(str(part) for part in location if part not in drivers) or "the file"
+    if not location:
+        return message
+    where = _where(location, told)
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key; `hamlet-edge sample-config` shows all"
     if error["type"] == "missing":
         return f"{where}: is missing; `hamlet-edge sample-config` shows what it looks like"
-    if error["type"] == "value_error" and len(location) == 0:
-        return str(error["msg"]).removeprefix("Value error, ")
-    return f"{where}: {str(error['msg']).removeprefix('Value error, ')} (got {error['input']!r:.80})"
+    if error["type"] == "union_tag_not_found":
+        return f"{where} driver: is missing; one of {', '.join(sorted(_DRIVERS))}"
+    if error["type"] == "union_tag_invalid":
+        return (
+            f"{where} driver: there is none of this name; one of {', '.join(sorted(_DRIVERS))}{_got(error, 'driver')}"
+        )
+    if error["type"] == "string_pattern_mismatch":
+        return f"{where}: must look like http://192.168.1.20 or https://host:8443, without a path{_got(error)}"
+    return f"{where}: {message}{_got(error)}"
+
+
+def _got(error: Mapping[str, object], key: str | None = None) -> str:
+    told = error["input"]
+    return f" (got {(told.get(key) if key and isinstance(told, dict) else told)!r:.80})"
+
+
+def _where(location: Sequence[str | int], told: Mapping[str, object]) -> str:
+    """Return `devices[1] "speaker-01" volume` for the place that a file's reader looks for."""
+    table, *rest = [part for part in location if part not in _DRIVERS]
+    words = str(table)
+    if rest and isinstance(rest[0], int):
+        number = rest.pop(0)
+        assert isinstance(number, int)  # noqa: S101  # it just was
+        words += f"[{number}]"
+        rows = told.get(str(table))
+        row = rows[number] if isinstance(rows, list) else None
+        if isinstance(row, dict) and isinstance(row.get("id"), str):
+            words += f' "{row["id"]}"'
+    return " ".join([words, *map(str, rest)])
