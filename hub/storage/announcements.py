@@ -1,0 +1,167 @@
+"""Announcements and the audit, on disk before anything is sent."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from contract.commands import FINAL, Stage
+from hub.devices import DeviceKey
+from hub.storage.database import open_database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One loudspeaker of an announcement: how far it has come, why, and when it reached each stage (ms)."""
+
+    device: DeviceKey
+    stage: Stage
+    reason: str
+    at: Mapping[Stage, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """A bulletin to be played on some loudspeakers, at most until `expires_at`; its id is its order's id."""
+
+    id: str
+    created_at: int
+    expires_at: int
+    issuer: str
+    text: str
+    filename: str
+    sha256: str
+    duration_ms: int
+    volume: int
+    parts: tuple[Part, ...]
+
+    @property
+    def settled(self) -> bool:
+        """Return whether every loudspeaker has come to an end."""
+        return all(part.stage in FINAL for part in self.parts)
+
+
+class AnnouncementStore:
+    """The file `hub.db`. Open it with `with`; calls are short and may stand on the event loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "hub.db"
+
+    def __enter__(self) -> Self:
+        self._database = open_database(self._path, "hub")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    def add(self, one: Announcement, *, why: str) -> None:
+        """Keep a new announcement together with its line in the audit."""
+        with self._transaction():
+            self._database.execute(
+                "INSERT INTO announcements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    one.id,
+                    one.created_at,
+                    one.expires_at,
+                    one.issuer,
+                    one.text,
+                    one.filename,
+                    one.sha256,
+                    one.duration_ms,
+                    one.volume,
+                ),
+            )
+            for part in one.parts:
+                self._put(one.id, part)
+            self._audit(one.created_at, one.issuer, "announce", why, one.id)
+
+    def update(self, announcement: str, parts: Sequence[Part], *, cursor: int | None = None) -> None:
+        """Keep new stages of some parts, and how far the outcomes were read, in one transaction."""
+        with self._transaction():
+            for part in parts:
+                self._put(announcement, part)
+            if cursor is not None:
+                self._database.execute("INSERT OR REPLACE INTO cursors VALUES ('outcomes', ?)", (cursor,))
+
+    def advance(self, cursor: int) -> None:
+        """Keep how far the outcomes were read."""
+        self.update("", (), cursor=cursor)
+
+    def cursor(self) -> int:
+        """Return how far the outcomes were read."""
+        row = self._database.execute("SELECT id FROM cursors WHERE name = 'outcomes'").fetchone()
+        return int(row[0]) if row else 0
+
+    def audit(self, at: int, who: str, what: str, why: str, subject: str) -> None:
+        """Add a line to the audit."""
+        with self._transaction():
+            self._audit(at, who, what, why, subject)
+
+    def recent(self, most: int) -> list[Announcement]:
+        """Return the newest announcements, newest first."""
+        rows = self._database.execute("SELECT * FROM announcements ORDER BY created_at DESC LIMIT ?", (most,))
+        return [self._read(row) for row in rows.fetchall()]
+
+    def get(self, wanted: str) -> Announcement | None:
+        """Return one announcement."""
+        row = self._database.execute("SELECT * FROM announcements WHERE id = ?", (wanted,)).fetchone()
+        return self._read(row) if row else None
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._database)
+
+    def _put(self, announcement: str, part: Part) -> None:
+        key = part.device
+        self._database.execute(
+            "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (announcement, key.group, key.node, key.device, part.stage, part.reason, json.dumps(part.at)),
+        )
+
+    def _audit(self, at: int, who: str, what: str, why: str, subject: str) -> None:
+        self._database.execute(
+            "INSERT INTO audit (at, who, what, why, subject) VALUES (?, ?, ?, ?, ?)", (at, who, what, why, subject)
+        )
+
+    def _read(self, row: Sequence[object]) -> Announcement:
+        number, created_at, expires_at, issuer, text, filename, sha256, duration_ms, volume = row
+        parts = self._database.execute(
+            'SELECT "group", node, device, stage, reason, at FROM parts WHERE announcement = ?', (number,)
+        ).fetchall()
+        return Announcement(
+            id=str(number),
+            created_at=int(str(created_at)),
+            expires_at=int(str(expires_at)),
+            issuer=str(issuer),
+            text=str(text),
+            filename=str(filename),
+            sha256=str(sha256),
+            duration_ms=int(str(duration_ms)),
+            volume=int(str(volume)),
+            parts=tuple(
+                Part(
+                    device=DeviceKey(group, node, device),
+                    stage=Stage(stage),
+                    reason=reason,
+                    at={Stage(name): when for name, when in json.loads(at).items()},
+                )
+                for group, node, device, stage, reason, at in parts
+            ),
+        )
+
+
+class _Transaction:
+    """BEGIN and COMMIT around a block, ROLLBACK if it raises; connections here are opened in autocommit mode."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._database.execute("ROLLBACK" if kind else "COMMIT")
