@@ -97,7 +97,8 @@ class IpSpeaker:
     def __init__(self, *, url: str, username: str, password: str, codec: str, timeout: float, clock: Clock) -> None:
         self._url = url
         self._login = aiohttp.DigestAuthMiddleware(username, password)
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        # Shorter to connect than to answer, so that an absent device and a silent one are told apart.
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=timeout * 2 / 3)
         self._codec, _, rate = codec.partition("/")
         self.sample_rate = int(rate)
         self._clock = clock
@@ -220,16 +221,24 @@ class IpSpeaker:
         what = f"{method} {self._url}{path}"
         try:
             async with session.request(method, self._url + path, json=body, allow_redirects=False) as response:
-                raw = await response.content.read(MOST_ANSWER + 1)
+                raw = b""
+                async for piece in response.content.iter_any():
+                    raw += piece
+                    if len(raw) > MOST_ANSWER:
+                        break
                 if response.status in {401, 403}:
                     raise DeviceUnavailable(Cause.UNAUTHORISED, f"{what}: the device wants another password")
                 if response.status != 200:
                     raise _Answered(response.status, f"{what}: HTTP {response.status} {raw[:120]!r}")
+        except aiohttp.ConnectionTimeoutError as exc:
+            raise DeviceUnavailable(Cause.UNREACHABLE, f"{what}: nobody there") from exc
         except TimeoutError as exc:
             raise DeviceUnavailable(Cause.SILENT, f"{what}: no answer within {self._timeout.total:g} s") from exc
         except aiohttp.ClientConnectorError as exc:
             cause = Cause.REFUSED if isinstance(exc.os_error, ConnectionRefusedError) else Cause.UNREACHABLE
             raise DeviceUnavailable(cause, f"{what}: {exc.os_error.strerror or exc}") from exc
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
+            raise DeviceUnavailable(Cause.REFUSED, f"{what}: it hung up") from exc
         except aiohttp.ClientError as exc:
             raise DeviceUnavailable(Cause.NONSENSE, f"{what}: {exc or type(exc).__name__}") from exc
         return answer(shape, raw, what)

@@ -1,13 +1,15 @@
-"""The production drivers against simulated devices that speak the real protocol."""
+"""The Modbus driver against simulated probes that speak the real protocol on a real pseudo-terminal."""
 
+import asyncio
+import contextlib
 import json
 import math
 import struct
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,13 +17,12 @@ from contract.catalog import Cause
 from contract.clock import SystemClock
 from contract.metrics import Instrument, Quality
 from edge.config import MAPS
-from edge.drivers.ip_speaker import IpSpeaker, Status, answer
 from edge.drivers.modbus_sensor import ModbusSensor, SerialLine, load_map, samples
 from edge.poller import DeviceMisconfigured, DeviceUnavailable
 from simulators.faults import Fault, Faults
-from simulators.ip_speaker import Speaker, serving
 from simulators.modbus_probe import Probe, bus
 
+CASES = sorted((Path(__file__).parents[2] / "cases" / "drivers").glob("modbus-*"))
 MAP = load_map(MAPS / "generic-water-probe.yaml")
 
 
@@ -134,85 +135,82 @@ def test_a_wrong_register_map_names_the_key(tmp_path: Path, change: dict[str, ob
         load_map(wrong)
 
 
-def speaker(folder: Path) -> Speaker:
-    return Speaker(id="speaker-01", user="box", password="geheim", recordings=folder, faults=Faults([], time.monotonic))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_registers_become_the_samples_that_a_map_says(case: Path) -> None:
+    registers = [int(word, 16) for word in (case / "registers.txt").read_text().split()]
+    found = [
+        {
+            "metric": one.metric,
+            "value": one.value,
+            "quality": one.quality.name.lower(),
+            "instrument": one.instrument.name.lower(),
+        }
+        for one in samples(registers, load_map(case / "map.yaml"), at=0)
+    ]
+    assert found == [json.loads(line) for line in (case / "expected.jsonl").read_text().splitlines()]
 
 
-def ip_speaker(url: str, password: str = "geheim", codec: str = "L16/16000") -> IpSpeaker:
-    return IpSpeaker(url=url, username="box", password=password, codec=codec, timeout=0.5, clock=SystemClock())
+async def test_noise_before_an_answer_does_not_pass_for_silence() -> None:
+    one = probe()
+    one.faults.forced = Fault.NOISE
+    async with bus([one], paced=False) as simulated:
+        line = SerialLine(simulated.master_path, 9600)
+        try:
+            assert len(await sensor(line).read()) == 5
+        except DeviceUnavailable as exc:
+            assert exc.cause is Cause.NONSENSE
+        line.close()
 
 
-async def test_a_loudspeaker_tells_volume_and_supervision(tmp_path: Path) -> None:
-    async with serving(speaker(tmp_path)) as url, ip_speaker(url) as driver:
-        found = {one.metric: one.value for one in await driver.read()}
-    assert found["Audio/Volume"] == 50
-    assert found["Amp/OK"] is True
-    assert found["Playback/State"] == "idle"
+async def test_the_line_is_good_again_right_after_each_fault() -> None:
+    one = probe()
+    async with bus([one], paced=False) as simulated:
+        line = SerialLine(simulated.master_path, 9600)
+        for fault in (Fault.SILENT, Fault.CORRUPT, Fault.TRUNCATED, Fault.ILLEGAL_ADDRESS, Fault.NOISE):
+            one.faults.forced = fault
+            with contextlib.suppress(DeviceUnavailable):
+                await sensor(line).read()
+            one.faults.forced = None
+            assert len(await sensor(line).read()) == 5, fault
+        line.close()
 
 
-@pytest.mark.parametrize(
-    ("fault", "cause"),
-    [
-        (Fault.SILENT, Cause.SILENT),
-        (Fault.UNAUTHORISED, Cause.UNAUTHORISED),
-        (Fault.NONSENSE, Cause.NONSENSE),
-    ],
-)
-async def test_failures_of_a_loudspeaker_are_told_apart(tmp_path: Path, fault: Fault, cause: Cause) -> None:
-    one = speaker(tmp_path)
-    one.faults.forced = fault
-    async with serving(one) as url, ip_speaker(url) as driver:
+async def test_devices_that_ask_at_once_take_turns_on_the_line() -> None:
+    probes = [probe(slave) for slave in range(1, 6)]
+    async with bus(probes, paced=True) as simulated:
+        line = SerialLine(simulated.master_path, 9600)
+        found = await asyncio.gather(*(sensor(line, one.slave).read() for one in probes))
+        line.close()
+    assert [one.answers for one in probes] == [1] * 5
+    assert len({read[0].value for read in found}) > 1, "each answer went to the one who asked"
+
+
+async def test_a_port_that_was_pulled_out_is_unreachable_and_comes_back(tmp_path: Path) -> None:
+    port = tmp_path / "ttyUSB0"
+    line = SerialLine(str(port), 9600)
+    async with bus([probe()], link=port, paced=False):
+        assert len(await sensor(line).read()) == 5
+    causes = []
+    for _ in range(2):
         with pytest.raises(DeviceUnavailable) as caught:
-            await driver.read()
-    assert caught.value.cause is cause
+            await sensor(line).read()
+        causes.append(caught.value.cause)
+    assert causes[-1] is Cause.UNREACHABLE
+    async with bus([probe()], link=port, paced=False):
+        assert len(await sensor(line).read()) == 5
+    line.close()
 
 
-async def test_a_wrong_password_and_a_closed_port_are_told_apart(tmp_path: Path) -> None:
-    async with serving(speaker(tmp_path)) as url, ip_speaker(url, password="guess") as driver:
-        with pytest.raises(DeviceUnavailable) as caught:
-            await driver.read()
-    assert caught.value.cause is Cause.UNAUTHORISED
-    async with ip_speaker(url) as driver:
-        with pytest.raises(DeviceUnavailable) as caught:
-            await driver.read()
-    assert caught.value.cause is Cause.REFUSED
+def test_the_shipped_map_reads_everything_that_its_kind_reports() -> None:
+    assert {value.metric for value in MAP.values} == {one.name for one in sensor(SerialLine("x", 9600)).metrics}
 
 
-@pytest.mark.parametrize(("codec", "tolerance"), [("L16/16000", 0), ("PCMU/8000", 600)])
-async def test_what_is_played_is_what_the_horn_lets_people_hear(tmp_path: Path, codec: str, tolerance: int) -> None:
-    rate = int(codec.partition("/")[2])
-    tone = (12_000 * np.sin(np.arange(rate // 4) / 9)).astype(np.int16)
-    async with serving(speaker(tmp_path)) as url, ip_speaker(url, codec=codec) as driver:
-        async with driver.sounding(volume=100) as sink:
-            assert driver.sample_rate == rate
-            await sink.write(tone[:1000])
-            await sink.write(tone[1000:])
-    import wave
+@given(st.dictionaries(st.text(max_size=10), st.none() | st.integers() | st.text(max_size=10), max_size=5))
+def test_whatever_stands_in_a_map_file_is_a_map_or_a_clear_refusal(told: dict[str, object]) -> None:
+    import tempfile
 
-    with wave.open(str(tmp_path / "speaker-01-1.wav")) as recorded:
-        heard = np.frombuffer(recorded.readframes(rate), dtype="<i2").astype(np.int32)
-    assert np.max(np.abs(heard[: len(tone)] - tone)) <= tolerance
-    assert len(heard) - len(tone) < rate * 0.02
-
-
-@pytest.mark.parametrize("fault", [Fault.DEAF, Fault.MUTED, Fault.LINE_OPEN, Fault.AMPLIFIER_FAILED])
-async def test_a_loudspeaker_that_did_not_sound_is_not_believed_to_have(tmp_path: Path, fault: Fault) -> None:
-    one = speaker(tmp_path)
-    async with serving(one) as url, ip_speaker(url) as driver:
-        with pytest.raises(DeviceUnavailable):
-            async with driver.sounding(volume=60) as sink:
-                one.faults.forced = fault
-                await sink.write(np.ones(1600, dtype=np.int16))
-
-
-@given(
-    st.binary(max_size=300)
-    | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(
-        lambda thing: json.dumps(thing).encode()
-    )
-)
-def test_whatever_a_loudspeaker_answers_is_a_status_or_nonsense(raw: bytes) -> None:
-    try:
-        answer(Status, raw, "GET status")
-    except DeviceUnavailable as exc:
-        assert exc.cause is Cause.NONSENSE
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "map.yaml"
+        file.write_text(yaml.safe_dump(told), encoding="utf-8")
+        with pytest.raises(DeviceMisconfigured, match=r"map\.yaml: "):
+            load_map(file)

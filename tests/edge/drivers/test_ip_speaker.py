@@ -1,0 +1,286 @@
+"""The loudspeaker driver against the simulated loudspeaker: real HTTP, real RTP, and an ear at the horn."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+import wave
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.catalog import Cause
+from contract.clock import SystemClock
+from edge.drivers.ip_speaker import MOST_ANSWER, IpSpeaker, Status, answer, samples
+from edge.poller import DeviceUnavailable
+from simulators.faults import Fault, Faults
+from simulators.ip_speaker import Speaker, serving
+
+
+def speaker(folder: Path) -> Speaker:
+    return Speaker(id="speaker-01", user="box", password="geheim", recordings=folder, faults=Faults([], time.monotonic))
+
+
+def ip_speaker(url: str, password: str = "geheim", codec: str = "L16/16000") -> IpSpeaker:
+    return IpSpeaker(url=url, username="box", password=password, codec=codec, timeout=0.5, clock=SystemClock())
+
+
+async def test_a_loudspeaker_tells_volume_and_supervision(tmp_path: Path) -> None:
+    async with serving(speaker(tmp_path)) as url, ip_speaker(url) as driver:
+        found = {one.metric: one.value for one in await driver.read()}
+    assert found["Audio/Volume"] == 50
+    assert found["Amp/OK"] is True
+    assert found["Playback/State"] == "idle"
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault.SILENT, Cause.SILENT),
+        (Fault.UNAUTHORISED, Cause.UNAUTHORISED),
+        (Fault.NONSENSE, Cause.NONSENSE),
+    ],
+)
+async def test_failures_of_a_loudspeaker_are_told_apart(tmp_path: Path, fault: Fault, cause: Cause) -> None:
+    one = speaker(tmp_path)
+    one.faults.forced = fault
+    async with serving(one) as url, ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable) as caught:
+            await driver.read()
+    assert caught.value.cause is cause
+
+
+async def test_a_wrong_password_and_a_closed_port_are_told_apart(tmp_path: Path) -> None:
+    async with serving(speaker(tmp_path)) as url, ip_speaker(url, password="guess") as driver:
+        with pytest.raises(DeviceUnavailable) as caught:
+            await driver.read()
+    assert caught.value.cause is Cause.UNAUTHORISED
+    async with ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable) as caught:
+            await driver.read()
+    assert caught.value.cause is Cause.REFUSED
+
+
+@pytest.mark.parametrize(("codec", "tolerance"), [("L16/16000", 0), ("PCMU/8000", 600)])
+async def test_what_is_played_is_what_the_horn_lets_people_hear(tmp_path: Path, codec: str, tolerance: int) -> None:
+    rate = int(codec.partition("/")[2])
+    tone = (12_000 * np.sin(np.arange(rate // 4) / 9)).astype(np.int16)
+    async with serving(speaker(tmp_path)) as url, ip_speaker(url, codec=codec) as driver:
+        async with driver.sounding(volume=100) as sink:
+            assert driver.sample_rate == rate
+            await sink.write(tone[:1000])
+            await sink.write(tone[1000:])
+    with wave.open(str(tmp_path / "speaker-01-1.wav")) as recorded:
+        heard = np.frombuffer(recorded.readframes(rate), dtype="<i2").astype(np.int32)
+    assert np.max(np.abs(heard[: len(tone)] - tone)) <= tolerance
+    assert len(heard) - len(tone) < rate * 0.02
+
+
+@pytest.mark.parametrize("fault", [Fault.DEAF, Fault.MUTED, Fault.LINE_OPEN, Fault.AMPLIFIER_FAILED])
+async def test_a_loudspeaker_that_did_not_sound_is_not_believed_to_have(tmp_path: Path, fault: Fault) -> None:
+    one = speaker(tmp_path)
+    async with serving(one) as url, ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable):
+            async with driver.sounding(volume=60) as sink:
+                one.faults.forced = fault
+                await sink.write(np.ones(1600, dtype=np.int16))
+
+
+@given(
+    st.binary(max_size=300)
+    | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(
+        lambda thing: json.dumps(thing).encode()
+    )
+)
+def test_whatever_a_loudspeaker_answers_is_a_status_or_nonsense(raw: bytes) -> None:
+    try:
+        answer(Status, raw, "GET status")
+    except DeviceUnavailable as exc:
+        assert exc.cause is Cause.NONSENSE
+
+
+@asynccontextmanager
+async def answering(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """Run a device that answers everything in its own way."""
+    application = web.Application()
+    application.router.add_route("*", "/{tail:.*}", handler)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+STATUS = {"model": "m", "firmware": "f", "uptime_seconds": 1, "volume": 50, "muted": False, "playing": False}
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"x" * (MOST_ANSWER + 1), "more than"),
+        (json.dumps({**STATUS, "volume": 140}).encode(), "volume"),
+        (json.dumps({**STATUS, "temperature_celsius": float("nan")}).encode(), "temperature_celsius"),
+        (json.dumps({**STATUS, "muted": "no"}).encode(), "muted"),
+        (b"", "answer"),
+    ],
+)
+async def test_an_impossible_status_is_nonsense_and_says_where(body: bytes, complaint: str) -> None:
+    async def say(_: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    async with answering(say) as url, ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable, match=complaint) as caught:
+            await driver.read()
+    assert caught.value.cause is Cause.NONSENSE
+
+
+async def test_a_device_that_sends_us_elsewhere_is_not_followed() -> None:
+    async def send_away(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
+
+    async with answering(send_away) as url, ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable, match="HTTP 302") as caught:
+            await driver.read()
+    assert caught.value.cause is Cause.REFUSED
+
+
+async def test_an_answer_that_trickles_in_is_silence_after_the_time_limit() -> None:
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.05)
+        return response
+
+    async with answering(trickle) as url, ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable) as caught:
+            await driver.read()
+    assert caught.value.cause is Cause.SILENT
+
+
+def test_supervision_that_a_device_does_not_have_is_left_out() -> None:
+    told = {one.metric for one in samples(Status.model_validate(STATUS), at=0)}
+    assert not told & {"Amp/OK", "Line/OK", "Device/Temperature"}
+
+
+async def test_a_stream_left_open_before_a_power_cut_does_not_silence_the_next_announcement(tmp_path: Path) -> None:
+    one = speaker(tmp_path)
+    async with serving(one) as url:
+        login = aiohttp.DigestAuthMiddleware("box", "geheim")
+        async with aiohttp.ClientSession(middlewares=[login]) as before:
+            ask = {"codec": "L16", "sample_rate": 16_000, "payload_type": 96, "volume": 50}
+            assert (await before.put(f"{url}/api/v1/stream", json=ask)).status == 200
+        async with ip_speaker(url) as driver, driver.sounding(volume=70) as sink:
+            await sink.write(np.full(1600, 9000, dtype=np.int16))
+            assert one.volume == 70
+    assert (tmp_path / "speaker-01-1.wav").exists()
+
+
+async def test_a_second_programme_does_not_break_into_the_one_that_sounds(tmp_path: Path) -> None:
+    async with serving(speaker(tmp_path)) as url, ip_speaker(url) as driver:
+        async with driver.sounding(volume=50) as sink:
+            with pytest.raises(DeviceUnavailable, match="already sounding"):
+                async with driver.sounding(volume=50):
+                    pass
+            await sink.write(np.ones(1600, dtype=np.int16))
+
+
+async def test_a_programme_that_is_stopped_ends_at_the_horn_at_once(tmp_path: Path) -> None:
+    one = speaker(tmp_path)
+    async with serving(one) as url, ip_speaker(url) as driver:
+        sounds = asyncio.Event()
+
+        async def play() -> None:
+            async with driver.sounding(volume=50) as sink:
+                await sink.write(np.ones(1600, dtype=np.int16))
+                sounds.set()
+                await sink.write(np.ones(160_000, dtype=np.int16))
+
+        playing = asyncio.create_task(play())
+        await asyncio.wait_for(sounds.wait(), 5)
+        playing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await playing
+        assert one.stream is None
+        async with driver.sounding(volume=50) as sink:
+            await sink.write(np.ones(320, dtype=np.int16))
+
+
+@pytest.mark.parametrize(("kept", "complaint"), [(90, "set its volume to 90"), (10, "at volume 10")])
+async def test_a_device_that_keeps_its_own_volume_is_found_out(kept: int, complaint: str) -> None:
+    deleted = []
+
+    async def stubborn(request: web.Request) -> web.Response:
+        if request.method == "PUT":
+            return web.json_response({"port": 9})
+        if request.method == "DELETE":
+            deleted.append(request.path)
+            return web.json_response({"packets": 5, "lost": 0})
+        return web.json_response({**STATUS, "volume": kept})
+
+    async with answering(stubborn) as url, ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable, match=complaint):
+            async with driver.sounding(volume=50) as sink:
+                assert kept < 50, "louder than ordered: not one packet"
+                await sink.write(np.ones(1600, dtype=np.int16))
+    assert deleted == ["/api/v1/stream"]
+
+
+async def test_a_device_that_vanishes_while_it_sounds_is_not_believed_to_have_sounded(tmp_path: Path) -> None:
+    one = speaker(tmp_path)
+    async with serving(one) as url, ip_speaker(url) as driver:
+        with pytest.raises(DeviceUnavailable) as caught:
+            async with driver.sounding(volume=50) as sink:
+                await sink.write(np.ones(320, dtype=np.int16))
+                one.faults.forced = Fault.SILENT
+    assert caught.value.cause is Cause.SILENT
+
+
+async def test_an_address_where_nobody_is_and_a_device_that_hangs_up_are_told_apart() -> None:
+    with socket.socket() as deaf, contextlib.ExitStack() as callers:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):  # a full queue drops further calls, as an absent device does
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        async with ip_speaker(f"http://127.0.0.1:{deaf.getsockname()[1]}") as driver:
+            with pytest.raises(DeviceUnavailable) as caught:
+                await driver.read()
+    assert caught.value.cause is Cause.UNREACHABLE
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        async with ip_speaker(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as driver:
+            with pytest.raises(DeviceUnavailable) as caught:
+                await driver.read()
+    assert caught.value.cause is Cause.REFUSED
+
+
+async def test_a_status_that_comes_in_pieces_is_read_whole() -> None:
+    async def in_pieces(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        raw = json.dumps(STATUS).encode()
+        for start in range(0, len(raw), 20):
+            await response.write(raw[start : start + 20])
+            await asyncio.sleep(0.01)
+        return response
+
+    async with answering(in_pieces) as url, ip_speaker(url) as driver:
+        assert {one.metric: one.value for one in await driver.read()}["Audio/Volume"] == 50
