@@ -1,23 +1,26 @@
 """The whole agent: opens what the configuration names, lets it run together, and ends it in order."""
 
 import asyncio
+import fcntl
 import logging
 import random
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from contract.catalog import ONLINE
-from contract.clock import Clock
+from contract.clock import Clock, kernel_synchronised
 from contract.metrics import Sample
 from contract.positions import NODE_STREAM
 from edge import announcer, status, uplink
 from edge.audio_cache import AudioCache
 from edge.broker import Server
 from edge.command_journal import CommandJournal
-from edge.config import BroadcastConfig, BrokerConfig, Config, ConfigRefused, secret
+from edge.config import BroadcastConfig, BrokerConfig, Config, ConfigRefused, DeviceConfig, ModbusSensorConfig, secret
 from edge.delivery_log import DeliveryLog
 from edge.drivers import driver_for
 from edge.drivers.box import Box
@@ -29,6 +32,12 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
 STATUS_EVERY = 2.0
+RESTART_SECONDS = 30.0
+"""Until a poller that crashed runs again."""
+
+LONGEST_HOLD = 120.0
+"""Seconds that readings wait for the clock to be synchronised: a wrong instant cannot be mended later."""
+
 BOX_RHYTHM = Rhythm(poll=30.0, deadline=10.0, grace=0.0)
 
 
@@ -40,6 +49,7 @@ class Agent:
         self._clock = clock
         self._stopping = asyncio.Event()
         self._stopped = False
+        self._status_fails = False
 
     def stop(self) -> None:
         """Ask for the end; safe to call twice."""
@@ -51,10 +61,12 @@ class Agent:
         lines: dict[str, SerialLine] = {}
         try:
             drivers = {one.id: driver_for(one, lines, clock) for one in config.devices}
+            settings = self._uplink_settings()
         except (DeviceMisconfigured, OSError) as exc:
             raise ConfigRefused(str(exc)) from exc
         with ExitStack() as files:
             state = config.node.state_dir
+            files.enter_context(_claimed(state))
             delivery_log = files.enter_context(DeliveryLog(state / "log", clock))
             journal = files.enter_context(CommandJournal(state / "journal.db"))
             speakers = {name: one for name, one in drivers.items() if isinstance(one, IpSpeaker)}
@@ -70,7 +82,7 @@ class Agent:
                     await voice.take(name, value)
 
             link = uplink.Uplink(
-                self._uplink_settings(),
+                settings,
                 delivery_log=delivery_log,
                 devices={
                     one.id: uplink.DeviceBirth(kind=one.kind, metrics=drivers[one.id].metrics) for one in config.devices
@@ -86,11 +98,8 @@ class Agent:
                 Poller(
                     one.id,
                     drivers[one.id],
-                    # A probe waits for its turn on the line, behind all others.
                     rhythm=Rhythm(
-                        poll=one.poll_seconds,
-                        deadline=one.timeout_seconds * (len(config.devices) + 1),
-                        grace=one.grace_seconds,
+                        poll=one.poll_seconds, deadline=_deadline(one, config.devices), grace=one.grace_seconds
                     ),
                     record=record,
                     clock=clock,
@@ -99,16 +108,16 @@ class Agent:
                 for one in config.devices
             ]
             box = Poller(NODE_STREAM, Box(state, clock), rhythm=BOX_RHYTHM, record=record, clock=clock, chance=chance)
-            await self._run_together(link, [*pollers, box], voice)
             for line in lines.values():
-                line.close()
+                files.callback(line.close)
+            await self._run_together(link, [*pollers, box], voice)
 
     async def _run_together(
         self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None
     ) -> None:
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(link.run(), name="uplink")
-            working = [tasks.create_task(one.run(), name=f"poll {one.stream or 'the box'}") for one in pollers]
+            working = [tasks.create_task(self._poll(pollers), name="pollers")]
             if voice is not None:
                 working.append(tasks.create_task(voice.run(), name="announcer"))
             telling = tasks.create_task(self._tell(link, pollers, voice), name="status")
@@ -117,24 +126,53 @@ class Agent:
             for one in working:
                 one.cancel()
             await asyncio.wait(working)
-            drained = await link.end(DRAIN_SECONDS)
+            # Without a session nothing can be delivered now; it waits in the log.
+            drained = await link.end(DRAIN_SECONDS if link.born else 0)
             await sending
             telling.cancel()
             self._stopped = True
-            self._write_status(link, pollers, voice)
+            await self._write_status(link, pollers, voice)
             log.info("stopped; %s", "everything is delivered" if drained else "the rest waits in the log")
+
+    async def _poll(self, pollers: Sequence[Poller]) -> None:
+        await self._hold_for_clock()
+        async with asyncio.TaskGroup() as tasks:
+            for one in pollers:
+                tasks.create_task(self._keep_polling(one), name=f"poll {one.stream or 'the box'}")
+
+    async def _hold_for_clock(self) -> None:
+        if self._config.node.clock == "trusted":
+            return
+        until = self._clock.monotonic() + LONGEST_HOLD
+        while not kernel_synchronised():
+            if self._clock.monotonic() >= until:
+                log.warning("the clock is not synchronised after %.0f s; readings carry what it says", LONGEST_HOLD)
+                return
+            await self._clock.sleep(1.0)
+
+    async def _keep_polling(self, poller: Poller) -> None:
+        while True:
+            try:
+                await poller.run()
+            except Exception:
+                # One poller's mistake must not take the box down, loudspeakers and all.
+                log.exception("polling %s crashed; again in %.0f s", poller.stream or "the box", RESTART_SECONDS)
+            await self._clock.sleep(RESTART_SECONDS)
 
     async def _tell(self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None) -> None:
         while True:
-            self._write_status(link, pollers, voice)
+            await self._write_status(link, pollers, voice)
             await self._clock.sleep(STATUS_EVERY)
 
-    def _write_status(self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None) -> None:
+    async def _write_status(
+        self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None
+    ) -> None:
         path = self._config.node.status_file
         if path is None:
             return
         told = {
             "node": self._config.node.id,
+            "state": "stopped" if self._stopped else "born" if link.born else "waiting",
             "stopped": self._stopped,
             "born": link.born,
             "at": self._clock.now_ms(),
@@ -151,9 +189,15 @@ class Agent:
             "announcements": dict(voice.counts) if voice is not None else {},
         }
         try:
-            status.write(path, told)
+            await asyncio.to_thread(status.write, path, told)
         except OSError as exc:
-            log.warning("status file %s cannot be written: %s", path, exc)
+            if not self._status_fails:
+                log.warning("status file %s cannot be written: %s", path, exc)
+            self._status_fails = True
+            return
+        if self._status_fails:
+            log.info("status file %s can be written again", path)
+        self._status_fails = False
 
     def _uplink_settings(self) -> uplink.Settings:
         node = self._config.node
@@ -183,7 +227,7 @@ class Agent:
             group=node.group,
             deployment=config.deployment,
             environment=config.environment,
-            root=config.root.read_text(encoding="utf-8"),
+            root=_text(config.root),
             identity=_identity(config),
             max_volume=config.max_volume,
             trust_clock=node.clock == "trusted",
@@ -196,6 +240,36 @@ class Agent:
             record=record,
             clock=self._clock,
         )
+
+
+def _claimed(folder: Path) -> BinaryIO:
+    """Return the lock by which this process has the folder alone, until closed; raise ConfigRefused if it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("wb")
+    except OSError as exc:
+        raise ConfigRefused(f"node state_dir: {exc.filename} cannot be used: {exc.strerror}; mend its rights") from exc
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        lock.close()
+        raise ConfigRefused(f"node state_dir: another agent is running in {folder}; stop it first") from exc
+    return lock
+
+
+def _deadline(one: DeviceConfig, devices: Sequence[DeviceConfig]) -> float:
+    """Return seconds after which a read is given up for good; a probe first waits for its turn on its line."""
+    if isinstance(one, ModbusSensorConfig):
+        line = [other for other in devices if isinstance(other, ModbusSensorConfig) and other.port == one.port]
+        return sum(other.timeout_seconds for other in line) + 1.0
+    return one.timeout_seconds + 1.0
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigRefused(f"{file} cannot be read: {exc}") from exc
 
 
 def _identity(config: BroadcastConfig) -> Ed25519PrivateKey:

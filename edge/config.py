@@ -167,7 +167,9 @@ class Config(_Strict):
         # Two names of one node may not differ only in case (Sparkplug 3.0.0, 6.4.6).
         twice = sorted({one for one in names if [other.lower() for other in names].count(one.lower()) > 1})
         if twice:
-            raise ValueError(f'devices "{twice[0]}": this id is used twice (case does not tell ids apart); give each device its own')
+            raise ValueError(
+                f'devices "{twice[0]}": this id is used twice (case does not tell ids apart); give each device its own'
+            )
         lines: dict[str, int] = {}
         slaves: set[tuple[str, int]] = set()
         for device in self.devices:

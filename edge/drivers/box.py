@@ -19,6 +19,8 @@ class Box:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
+        self._version = _version()
+        psutil.cpu_percent()  # the first call only starts the measurement
         self.metrics: Sequence[Metric] = tuple(
             one for one in CATALOG[Kind.EDGE_NODE].metrics if one.name.startswith(("Box/", "Agent/"))
         )
@@ -37,7 +39,7 @@ class Box:
             "Box/Memory": psutil.virtual_memory().percent,
             "Box/Disk": psutil.disk_usage(str(self._folder)).percent,
             "Box/ClockSynchronised": kernel_synchronised(),
-            "Agent/Version": _version(),
+            "Agent/Version": self._version,
         }
         return [Sample(metric=name, at=at, value=value) for name, value in values.items()]
 
