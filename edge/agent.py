@@ -126,8 +126,7 @@ class Agent:
             for one in working:
                 one.cancel()
             await asyncio.wait(working)
-            # Without a session nothing can be delivered now; it waits in the log.
-            drained = await link.end(DRAIN_SECONDS if link.born else 0)
+            drained = await link.end(DRAIN_SECONDS)
             await sending
             telling.cancel()
             self._stopped = True

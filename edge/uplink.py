@@ -206,10 +206,15 @@ class Uplink:
             await asyncio.gather(*keepers, return_exceptions=True)
 
     async def end(self, drain_seconds: float) -> bool:
-        """Wait, at most so long, until the hub has committed all; then NDEATH, disconnect. Return whether it had."""
+        """Wait, at most so long, until the hub has committed all; then NDEATH, disconnect. Return whether it had.
+
+        Where no hub answers in this session there is nothing to wait for: the rest is on disk.
+        """
         await self._commit()
         deadline = self._clock.monotonic() + drain_seconds
         while self.uncommitted() and self._clock.monotonic() < deadline and not self._ending:
+            if not self.born or self._session.first_ledger is None:
+                break
             await self._clock.sleep(0.1)
         self._ending = True
         self._leave = Leave(death=self.born)
