@@ -8,9 +8,9 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from contract.broadcast import BroadcastRefused
+from contract.broadcast import BroadcastRefused, pinned_root
 from contract.clock import SystemClock
-from edge.agent import Agent
+from edge.agent import Agent, identity
 from edge.config import SAMPLE, Config, ConfigRefused, ModbusSensorConfig, load, problems
 from edge.drivers.modbus_sensor import load_map
 from edge.poller import DeviceMisconfigured
@@ -29,21 +29,22 @@ def main() -> int:
         print(SAMPLE, end="")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # the poller says once what pymodbus says each time
     try:
         config = load(asked.file)
-        wrong = [*problems(config), *_map_problems(config)]
-        if wrong:
-            raise ConfigRefused("\n".join(f"{asked.file}: {one}" for one in wrong))
-        if asked.command == "run":
-            asyncio.run(_run(config))
-        else:
-            print(f"{asked.file}: good")
     except ConfigRefused as exc:
         print(exc, file=sys.stderr)
         return 1
-    except BroadcastRefused as exc:
-        print(f"{asked.file}: broadcast root: {exc}", file=sys.stderr)
+    wrong = [*problems(config), *_map_problems(config), *_trust_problems(config)]
+    if wrong:
+        print("\n".join(f"{asked.file}: {one}" for one in wrong), file=sys.stderr)
+        return 1
+    if asked.command == "check":
+        print(f"{asked.file}: ok")
+        return 0
+    try:
+        asyncio.run(_run(config))
+    except ConfigRefused as exc:
+        print(f"{asked.file}: {exc}", file=sys.stderr)
         return 1
     except sqlite3.OperationalError as exc:
         print(f"{asked.file}: node state_dir: {exc}; is the disk full, or another agent running here?", file=sys.stderr)
@@ -58,7 +59,22 @@ def _map_problems(config: Config) -> list[str]:
             try:
                 load_map(device.register_map)
             except DeviceMisconfigured as exc:
-                wrong.append(f"devices {device.id!r}: {exc}")
+                wrong.append(f'devices "{device.id}" {exc}')
+    return wrong
+
+
+def _trust_problems(config: Config) -> list[str]:
+    told, wrong = config.broadcast, []
+    if told is not None and told.root.is_file():
+        try:
+            pinned_root(told.root.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, BroadcastRefused) as exc:
+            wrong.append(f"broadcast root {told.root}: {exc}; it must be the root that the province gave out")
+    if told is not None and told.identity_key.is_file():
+        try:
+            identity(told)
+        except ConfigRefused as exc:
+            wrong.append(str(exc))
     return wrong
 
 

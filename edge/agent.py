@@ -226,8 +226,8 @@ class Agent:
             group=node.group,
             deployment=config.deployment,
             environment=config.environment,
-            root=_text(config.root),
-            identity=_identity(config),
+            root=config.root.read_text(encoding="utf-8"),
+            identity=identity(config),
             max_volume=config.max_volume,
             trust_clock=node.clock == "trusted",
         )
@@ -264,18 +264,12 @@ def _deadline(one: DeviceConfig, devices: Sequence[DeviceConfig]) -> float:
     return one.timeout_seconds + 1.0
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigRefused(f"{file} cannot be read: {exc}") from exc
-
-
-def _identity(config: BroadcastConfig) -> Ed25519PrivateKey:
+def identity(config: BroadcastConfig) -> Ed25519PrivateKey:
+    """Return this box's own key; raise ConfigRefused where the file holds none."""
     try:
         key = load_pem_private_key(config.identity_key.read_bytes(), password=None)
     except (OSError, ValueError) as exc:
-        raise ConfigRefused(f"broadcast identity_key {config.identity_key}: {exc}") from exc
+        raise ConfigRefused(f"broadcast identity_key {config.identity_key}: no private key: {exc}") from exc
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigRefused(f"broadcast identity_key {config.identity_key} is no Ed25519 key")
     return key

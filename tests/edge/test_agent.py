@@ -201,7 +201,8 @@ async def test_a_second_agent_on_the_same_state_folder_is_refused(tmp_path: Path
     ("section", "complaint"),
     [
         ('root = "root.json"\nidentity_key = "speaker.password"', "there is no file"),
-        ('root = "speaker.password"\nidentity_key = "speaker.password"', "identity_key"),
+        ('root = "speaker.password"\nidentity_key = "speaker.password"', "no private key"),
+        ('root = "speaker.password"\nidentity_key = "speaker.password"', "broadcast root"),
     ],
 )
 async def test_trust_that_cannot_be_used_stops_the_start_with_a_sentence(
