@@ -1,1 +1,24 @@
 """The hub for people: pages, one file per task they come to do."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from hub.web import pages
+from hub.web.frames import Frames
+
+if TYPE_CHECKING:
+    from hub.app import Hub
+
+
+def install(application: FastAPI) -> None:
+    """Give the application its pages and static files."""
+    application.include_router(pages.router)
+    application.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+
+
+def frames_for(hub: "Hub") -> Frames:
+    """Return the frames of a hub's pages."""
+    return Frames(live=hub.live, announcements=hub.announcements, closing=hub.closing, clock=hub.clock)

@@ -1,0 +1,19 @@
+"""Audio by digest: what edge nodes fetch, and what a person hears before it airs."""
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from hub.api.given import Given
+from hub.api.problems import RESPONSES, ProblemRaised
+
+router = APIRouter(prefix="/audio", tags=["audio"], responses=RESPONSES)
+
+
+@router.get("/{sha256}", response_class=FileResponse)
+async def audio(sha256: str, hub: Given) -> FileResponse:
+    """Return a FLAC file by its SHA-256; it never changes."""
+    path = hub.audio.path(sha256)
+    if path is None:
+        raise ProblemRaised(404, f"there is no audio {sha256[:64]!r}")
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return FileResponse(path, media_type="audio/flac", headers=headers)

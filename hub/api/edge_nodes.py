@@ -1,0 +1,68 @@
+"""Edge nodes: asking for a rebirth, and plain Sparkplug writes to strangers."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from contract.metrics import DataType
+from contract.payload import Payload, WireMetric, encode
+from contract.topics import MessageType, Topic, valid_id
+from hub.api.given import Given
+from hub.api.problems import RESPONSES, ProblemRaised
+from hub.devices import NodeKey
+
+router = APIRouter(prefix="/api/edge-nodes", tags=["edge nodes"], responses=RESPONSES)
+
+
+class WriteIn(BaseModel):
+    """One metric to write; `device` absent for the edge node itself."""
+
+    device: str | None = None
+    metric: Annotated[str, Field(min_length=1, max_length=200)]
+    datatype: Literal["INT32", "INT64", "DOUBLE", "FLOAT", "BOOLEAN", "STRING"]
+    value: bool | int | float | str
+
+
+class SentOut(BaseModel):
+    """The command left; Sparkplug commands are not acknowledged."""
+
+    sent: bool
+
+
+@router.post("/{group}/{node}/rebirth", status_code=202)
+async def rebirth(group: str, node: str, hub: Given) -> SentOut:
+    """Ask an edge node for all its births."""
+    if not hub.ingest.ask_for_birth(_key(group, node)):
+        raise ProblemRaised(503, "the broker is not connected; try again when /readyz says so")
+    return SentOut(sent=True)
+
+
+@router.post("/{group}/{node}/write", status_code=202)
+async def write(group: str, node: str, body: WriteIn, hub: Given) -> SentOut:
+    """Write a metric of a foreign edge node or device; our own obey signed orders only."""
+    key = _key(group, node)
+    configured = hub.places.of(key) is not None
+    if configured or hub.ingest.our_node(key):
+        raise ProblemRaised(403, f"edge node {node!r} is ours: nothing on it can be written plainly")
+    if not hub.ingest.born(key):
+        raise ProblemRaised(409, f"edge node {node!r} is not online")
+    now = hub.clock.now_ms()
+    datatype = DataType[body.datatype]
+    try:
+        metric = WireMetric(name=body.metric, at=now, datatype=datatype, value=body.value)
+        payload = encode(Payload(at=now, metrics=(metric,)))
+    except ValueError as exc:
+        raise ProblemRaised(422, str(exc)) from exc
+    if body.device is not None and not valid_id(body.device):
+        raise ProblemRaised(422, f"device {body.device[:40]!r} cannot stand in a topic")
+    kind = MessageType.NCMD if body.device is None else MessageType.DCMD
+    if not hub.broker.publish(str(Topic(group, kind, node, body.device)), payload):
+        raise ProblemRaised(503, "the broker is not connected; try again when /readyz says so")
+    return SentOut(sent=True)
+
+
+def _key(group: str, node: str) -> NodeKey:
+    if not (valid_id(group) and valid_id(node)):
+        raise ProblemRaised(422, "group and edge node must not contain blanks, '/', '+' or '#'")
+    return NodeKey(group, node)

@@ -1,0 +1,67 @@
+"""Errors as RFC 9457 problem details, for every way a request can go wrong."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """RFC 9457, 3.1; `code` is a stable word for programs and for the pages' catalogue."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str | None = None
+
+
+class ProblemRaised(Exception):
+    """Ends a request with a problem."""
+
+    def __init__(self, status: int, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+}
+
+
+def install(application: FastAPI) -> None:
+    """Make the application answer every error as a problem."""
+
+    @application.exception_handler(ProblemRaised)
+    async def _raised(_: Request, exc: ProblemRaised) -> JSONResponse:
+        return _response(exc.status, exc.detail, exc.code)
+
+    @application.exception_handler(HTTPException)
+    async def _http(_: Request, exc: HTTPException) -> JSONResponse:
+        return _response(exc.status_code, str(exc.detail))
+
+    @application.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, exc: RequestValidationError) -> JSONResponse:
+        faults = (f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in exc.errors())
+        return _response(422, "; ".join(faults))
+
+    @application.exception_handler(Exception)
+    async def _broken(request: Request, exc: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+        return _response(500, "the hub made a mistake; its log says which")
+
+
+def _response(status: int, detail: str, code: str | None = None) -> JSONResponse:
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
+    return JSONResponse(problem.model_dump(exclude_none=True), status_code=status, media_type=MEDIA_TYPE)

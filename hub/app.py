@@ -1,0 +1,158 @@
+"""The hub put together: opens store, broker line, ingest and announcements, and serves pages and API over them."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from contract.broadcast import Bundle, next_root, pinned_root, verified
+from contract.clock import Clock
+from hub import announcements, api, broker, ingest, web
+from hub.api import problems
+from hub.audio import AudioStore
+from hub.config import BroadcastConfig, Config, EdgeNodeConfig
+from hub.counters import Counters
+from hub.devices import NodeKey
+from hub.live_state import LiveState
+from hub.loopback import LoopbackOnly
+from hub.places import Places
+from hub.signer.client import SignerClient
+from hub.storage.announcements import AnnouncementStore
+from hub.storage.embedded import EmbeddedStore
+from hub.storage.timeseries import TimeSeries
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Hub:
+    """What pages and API are given to work with; `announcements` is None where nothing can be announced."""
+
+    config: Config
+    clock: Clock
+    store: TimeSeries
+    live: LiveState
+    places: Places
+    broker: broker.Broker
+    ingest: ingest.Ingest
+    counters: Counters
+    audio: AudioStore
+    announcements: announcements.Announcements | None
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when open streams must end, so that the server can."""
+
+
+def create(config: Config, clock: Clock) -> FastAPI:
+    """Return the application; everything it needs is opened when it starts and closed when it ends."""
+
+    @asynccontextmanager
+    async def life(application: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as files:
+            hub = _open(config, clock, files)
+            application.state.hub = hub
+            application.state.frames = web.frames_for(hub)
+            running = [
+                asyncio.create_task(hub.broker.run(), name="broker"),
+                asyncio.create_task(hub.ingest.run(), name="ingest"),
+            ]
+            if hub.announcements is not None:
+                running.append(asyncio.create_task(hub.announcements.run(), name="announcements"))
+            for task in running:
+                task.add_done_callback(_say_if_it_died)
+            try:
+                yield
+            finally:
+                hub.closing.set()
+                for task in reversed(running):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+    application = FastAPI(title="Smart Hamlet", version="1", lifespan=life, docs_url=None, redoc_url=None)
+    problems.install(application)
+    for router in api.ROUTERS:
+        application.include_router(router)
+    web.install(application)
+    application.add_middleware(LoopbackOnly)
+    return application
+
+
+def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
+    folder, counters, places = config.hub.state_dir, Counters(), Places(config.edge_nodes)
+    store = files.enter_context(EmbeddedStore(folder))
+    live = LiveState(clock, places.nodes)
+    line = broker.Broker(_broker_settings(config), state_file=folder / "host-state", clock=clock)
+    audio = AudioStore(folder / "audio")
+    spoken: announcements.Announcements | None = None
+    if config.broadcast is not None:
+        spoken = announcements.Announcements(
+            store=files.enter_context(AnnouncementStore(folder)),
+            readings=store,
+            audio=audio,
+            signer=SignerClient(config.broadcast.signer_socket),
+            trust=trust_of(config.broadcast, config.edge_nodes),
+            publish=line.publish,
+            clock=clock,
+        )
+    intake = ingest.Ingest(
+        broker=line,
+        store=store,
+        live=live,
+        clock=clock,
+        counters=counters,
+        settings=ingest.Settings(reorder_seconds=config.broker.reorder_seconds, ask_kernel=config.hub.clock == "ntp"),
+        on_hello=spoken.hello if spoken else lambda node, raw: None,
+        on_events=spoken.outcomes_came if spoken else lambda: None,
+    )
+    return Hub(
+        config=config,
+        clock=clock,
+        store=store,
+        live=live,
+        places=places,
+        broker=line,
+        ingest=intake,
+        counters=counters,
+        audio=audio,
+        announcements=spoken,
+    )
+
+
+def trust_of(config: BroadcastConfig, nodes: list[EdgeNodeConfig]) -> announcements.Trust:
+    """Return the trust that files hold, its signatures verified; raise BroadcastRefused with the reason."""
+    chain = [_text(one) for one in config.roots]
+    root = pinned_root(chain[0])
+    for successor in chain[1:]:
+        root = next_root(root, successor)
+    raw = _text(config.bundle)
+    bundle = verified(Bundle, raw, root.keys, threshold=root.threshold)
+    identities = {
+        NodeKey(one.group, one.id): announcements.identity(one.identity) for one in nodes if one.identity is not None
+    }
+    return announcements.Trust(bundle_raw=raw, bundle=bundle, roots=chain, identities=identities)
+
+
+def _broker_settings(config: Config) -> broker.Settings:
+    password = config.broker.password_file
+    return broker.Settings(
+        host=config.broker.host,
+        port=config.broker.port,
+        host_id=config.hub.host_id,
+        keep_alive=config.broker.keep_alive_seconds,
+        username=config.broker.username,
+        password=_text(password).rstrip("\r\n") if password else None,
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _say_if_it_died(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("%s ended: the hub does not work without it", task.get_name(), exc_info=task.exception())

@@ -1,0 +1,208 @@
+"""What the hub is told in its one TOML file: read, checked, and refused with the way out."""
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from contract.topics import valid_id
+from hub.announcements import identity
+
+SAMPLE = """\
+# The hub: `hamlet-hub serve hub.toml`. Paths are relative to this file.
+
+[hub]
+host_id = "hamlet-hub"           # the Sparkplug host id that edge nodes wait for
+state_dir = "state"              # readings, ledger, announcements, audit
+listen = "127.0.0.1"             # loopback only, until people can sign in
+port = 8080                      # 0: a free one, told in the status file
+clock = "ntp"                    # "ntp": acknowledge only while the kernel is synchronised; "trusted": always
+language = "vi"                  # "vi" or "en", for people whose browser does not say
+status_file = "status.json"      # optional: the address, once ready
+
+[broker]
+host = "127.0.0.1"
+port = 1883
+keep_alive_seconds = 30
+reorder_seconds = 5              # how long a gap in a node's messages may stay open before a rebirth is asked for
+# username = "hub"
+# password_file = "broker.password"
+
+[broadcast]                      # without it nothing can be announced
+signer_socket = "signer.sock"    # of `hamlet-hub signer`
+roots = ["root.json"]            # the province's root and its successors, oldest first
+bundle = "bundle.json"           # the signed trust bundle, passed on to edge nodes
+
+[[edge_nodes]]
+group = "c7k2m"
+id = "c7k2m-01"
+commune = "Xã An Thạnh"
+hamlet = "Ấp Bình Hòa"
+identity = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="   # the box's public identity key
+"""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HubConfig(_Strict):
+    """The server itself."""
+
+    host_id: Annotated[str, Field(min_length=1, max_length=40)]
+    state_dir: Path
+    listen: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    clock: Literal["ntp", "trusted"] = "ntp"
+    language: Literal["vi", "en"] = "vi"
+    status_file: Path | None = None
+
+    @field_validator("host_id")
+    @classmethod
+    def _may_stand_in_a_topic(cls, text: str) -> str:
+        if not valid_id(text):
+            raise ValueError("must not contain blanks, '/', '+' or '#'")
+        return text
+
+    @field_validator("listen")
+    @classmethod
+    def _is_loopback(cls, text: str) -> str:
+        try:
+            loopback = ipaddress.ip_address(text).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError('must be a loopback address such as "127.0.0.1" until people can sign in')
+        return text
+
+
+class BrokerConfig(_Strict):
+    """The MQTT broker."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, ge=1, le=65_535)
+    keep_alive_seconds: int = Field(default=30, ge=5, le=600)
+    reorder_seconds: float = Field(default=5, ge=0, le=60)
+    username: str | None = None
+    password_file: Path | None = None
+
+
+class BroadcastConfig(_Strict):
+    """The signer, and the trust that is passed on."""
+
+    signer_socket: Path
+    roots: list[Path] = Field(min_length=1)
+    bundle: Path
+
+
+class EdgeNodeConfig(_Strict):
+    """An edge node and the place it stands for."""
+
+    group: Annotated[str, Field(min_length=1, max_length=40)]
+    id: Annotated[str, Field(min_length=1, max_length=40)]
+    commune: Annotated[str, Field(min_length=1, max_length=100)]
+    hamlet: Annotated[str, Field(min_length=1, max_length=100)]
+    identity: str | None = None
+
+    @field_validator("group", "id")
+    @classmethod
+    def _may_stand_in_a_topic(cls, text: str) -> str:
+        if not valid_id(text):
+            raise ValueError("must not contain blanks, '/', '+' or '#'")
+        return text
+
+    @field_validator("identity")
+    @classmethod
+    def _is_a_key(cls, text: str | None) -> str | None:
+        if text is not None:
+            identity(text)
+        return text
+
+
+class Config(_Strict):
+    """A whole file; paths are absolute after `load`."""
+
+    hub: HubConfig
+    broker: BrokerConfig = BrokerConfig()
+    broadcast: BroadcastConfig | None = None
+    edge_nodes: list[EdgeNodeConfig] = []
+
+    @model_validator(mode="after")
+    def _each_node_once(self) -> "Config":
+        names = [one.id for one in self.edge_nodes]
+        twice = sorted({one for one in names if names.count(one) > 1})
+        if twice:
+            raise ValueError(f"edge_nodes: id {twice[0]!r} is used twice; it must be unique in the whole deployment")
+        return self
+
+
+class ConfigRefused(ValueError):
+    """What is wrong with a file, one line per fault."""
+
+
+def load(path: Path) -> Config:
+    """Return the configuration; raise ConfigRefused naming file, key, value and the way out. Opens nothing else."""
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigRefused(f"{path}: {exc}") from exc
+    try:
+        config = Config.model_validate(told)
+    except ValidationError as exc:
+        raise ConfigRefused("\n".join(f"{path}: {_sentence(dict(one))}" for one in exc.errors())) from exc
+    return _absolute(config, path.resolve().parent)
+
+
+def problems(config: Config) -> list[str]:
+    """Return what is missing on this machine for the configuration to work, a sentence each."""
+    wanted: list[tuple[str, Path]] = []
+    if config.broker.password_file is not None:
+        wanted.append(("broker password_file", config.broker.password_file))
+    if config.broadcast is not None:
+        wanted += [("broadcast roots", one) for one in config.broadcast.roots]
+        wanted.append(("broadcast bundle", config.broadcast.bundle))
+    missing = [f"{what}: there is no file {file}" for what, file in wanted if not file.is_file()]
+    folder = config.hub.state_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as exc:
+        missing.append(f"hub state_dir: {folder} cannot be written ({exc.strerror}); choose another or mend its rights")
+    return missing
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    hub, broker, broadcast = config.hub, config.broker, config.broadcast
+    status = folder / hub.status_file if hub.status_file else None
+    password = folder / broker.password_file if broker.password_file else None
+    if broadcast is not None:
+        broadcast = broadcast.model_copy(
+            update={
+                "signer_socket": folder / broadcast.signer_socket,
+                "roots": [folder / one for one in broadcast.roots],
+                "bundle": folder / broadcast.bundle,
+            }
+        )
+    return config.model_copy(
+        update={
+            "hub": hub.model_copy(update={"state_dir": folder / hub.state_dir, "status_file": status}),
+            "broker": broker.model_copy(update={"password_file": password}),
+            "broadcast": broadcast,
+        }
+    )
+
+
+def _sentence(error: dict[str, object]) -> str:
+    location = error["loc"]
+    assert isinstance(location, tuple)  # noqa: S101  # pydantic's error details
+    where = ".".join(map(str, location)) or "the file"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: no such key; `hamlet-hub sample-config` shows all"
+    if error["type"] == "missing":
+        return f"{where}: is missing; `hamlet-hub sample-config` shows what it looks like"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message if not location else f"{where}: {message} (got {error['input']!r:.80})"

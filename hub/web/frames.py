@@ -1,0 +1,88 @@
+"""Pages that stay alive: one frame is rendered for all who watch a page in one language, and only if it changed."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from contract.clock import Clock
+from hub.announcements import Announcements
+from hub.live_state import LiveState
+
+FRAME_SECONDS = 1.0
+REFRESH_SECONDS = 5.0
+"""Ages are said in words, so even an unchanged world needs a new frame now and then."""
+
+MOST_WATCHERS = 200
+
+
+@dataclass(slots=True)
+class _Page:
+    """One page in one language, for as long as somebody watches it."""
+
+    watchers: "set[asyncio.Queue[str]]" = field(default_factory=set)
+    loop: "asyncio.Task[None] | None" = None
+    last: str = ""
+
+
+class Frames:
+    """Hands frames to whoever watches; ends all of them when `closing` is set."""
+
+    def __init__(
+        self, *, live: LiveState, announcements: Announcements | None, closing: asyncio.Event, clock: Clock
+    ) -> None:
+        self._live = live
+        self._announcements = announcements
+        self._closing = closing
+        self._clock = clock
+        self._pages: dict[str, _Page] = {}
+
+    async def watch(self, name: str, render: Callable[[], str]) -> AsyncIterator[str]:
+        """Yield frames of a page from now on, at most one a second; a slow watcher misses frames, never order."""
+        page = self._pages.setdefault(name, _Page())
+        if len(page.watchers) >= MOST_WATCHERS:
+            return
+        queue: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
+        page.watchers.add(queue)
+        if page.loop is None:
+            page.loop = asyncio.create_task(self._render(page, render), name=f"frames of {name}")
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            yield render()
+            while not self._closing.is_set():
+                frame = asyncio.create_task(queue.get())
+                done, _ = await asyncio.wait({frame, closing}, return_when=asyncio.FIRST_COMPLETED)
+                if frame not in done:
+                    frame.cancel()
+                    break
+                yield frame.result()
+        finally:
+            closing.cancel()
+            page.watchers.discard(queue)
+            if not page.watchers and page.loop is not None:
+                page.loop.cancel()
+                self._pages.pop(name, None)
+
+    async def _render(self, page: _Page, render: Callable[[], str]) -> None:
+        while True:
+            await self._news()
+            frame = render()
+            if frame != page.last:
+                page.last = frame
+                for queue in page.watchers:
+                    with contextlib.suppress(asyncio.QueueEmpty):
+                        queue.get_nowait()
+                    queue.put_nowait(frame)
+            await self._clock.sleep(FRAME_SECONDS)
+
+    async def _news(self) -> None:
+        """Return when something visible changed, or after REFRESH_SECONDS."""
+        waiting = [asyncio.create_task(self._live.changed(self._live.version))]
+        if self._announcements is not None:
+            waiting.append(asyncio.create_task(self._announcements.changed(self._announcements.version)))
+        waiting_for_age = asyncio.create_task(self._clock.sleep(REFRESH_SECONDS))
+        try:
+            await asyncio.wait({*waiting, waiting_for_age}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in (*waiting, waiting_for_age):
+                one.cancel()
