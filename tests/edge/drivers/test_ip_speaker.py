@@ -284,3 +284,11 @@ async def test_a_status_that_comes_in_pieces_is_read_whole() -> None:
 
     async with answering(in_pieces) as url, ip_speaker(url) as driver:
         assert {one.metric: one.value for one in await driver.read()}["Audio/Volume"] == 50
+
+
+async def test_a_login_that_expired_is_renewed_without_a_word(tmp_path: Path) -> None:
+    one = speaker(tmp_path)
+    async with serving(one) as url, ip_speaker(url) as driver:
+        await driver.read()
+        one.nonces.clear()
+        assert await driver.read()
