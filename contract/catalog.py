@@ -122,7 +122,7 @@ CATALOG: Mapping[Kind, DeviceKind] = {
                     name="Playback/State",
                     datatype=_S,
                     event=True,
-                    label_vi="Đang phát",
+                    label_vi="Tình trạng phát",
                     label_en="Playback",
                 ),
                 Metric(name="Audio/Volume", datatype=_I, unit="%", label_vi="Âm lượng", label_en="Volume"),
