@@ -233,8 +233,8 @@ class DeliveryLog:
             metric=metric.name,
             at=wire.timestamp,
             value=None if wire.is_null else read_value(wire, metric.datatype),
-            quality=Quality(int(flags.get(QUALITY) or Quality.GOOD) if QUALITY in flags else Quality.GOOD),
-            instrument=Instrument(int(flags.get(INSTRUMENT) or 0)),
+            quality=Quality(int(str(flags.get(QUALITY, int(Quality.GOOD))))),
+            instrument=Instrument(int(str(flags.get(INSTRUMENT, 0)))),
         )
         return sample, Position(self.log_id, epoch, stream, offset)
 
