@@ -283,7 +283,7 @@ class EmbeddedStore:
         tail = self._tail  # one snapshot: the tuple is replaced, never changed
         cursor = self._duckdb.cursor()
         cursor.register("tail", pa.concat_tables(tail) if tail else SCHEMA.empty_table())
-        return cursor.execute(sql, dict(values))
+        return cursor.sql(sql, params=dict(values))
 
 
 def _table(batch: Batch, rows: int) -> pa.Table:

@@ -1,0 +1,197 @@
+"""What every store of readings promises; each implementation is held to the same suite."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract.metrics import DataType
+from contract.positions import Lineage, RangeSet
+from hub.devices import DeviceKey, NodeKey
+from hub.storage.embedded import EmbeddedStore
+from hub.storage.timeseries import Batch, EventRow, Quarantined, TimeSeries
+
+KEY = DeviceKey("g", "n", "probe")
+NODE = NodeKey("g", "n")
+GOOD = 192 << 8
+
+
+@pytest.fixture(params=["embedded"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TimeSeries]:
+    with EmbeddedStore(tmp_path) as embedded:
+        yield embedded
+
+
+def batch(store: TimeSeries, *samples: tuple[int, float], metric: str = "x", mark: int = GOOD) -> Batch:
+    made = Batch()
+    number = store.series(KEY, metric, DataType.DOUBLE)
+    for at, value in samples:
+        made.numbers.series.append(number)
+        made.numbers.at.append(at)
+        made.numbers.value.append(value)
+        made.numbers.marks.append(mark)
+    return made
+
+
+def test_what_is_committed_is_read_back_in_time_order(store: TimeSeries) -> None:
+    store.commit(batch(store, (3, 30.0), (1, 10.0), (2, 20.0)), 9)
+    raw = store.raw(KEY, "x", 1, 3, 10)
+    assert (list(raw.at), list(raw.value)) == ([1, 2], [10.0, 20.0])
+    assert list(raw.quality) == [192, 192]
+
+
+def test_of_one_instant_the_last_committed_value_stands_and_is_counted(store: TimeSeries) -> None:
+    store.commit(batch(store, (1, 10.0), (2, 5.0)), 9)
+    store.commit(batch(store, (1, 11.0), (2, 5.0)), 9)
+    assert list(store.raw(KEY, "x", 0, 9, 10).value) == [11.0, 5.0]
+    stats = store.stats()
+    assert (stats.samples, stats.conflicts) == (2, 1)
+
+
+def test_integers_booleans_and_texts_come_back_as_they_were(store: TimeSeries) -> None:
+    made = Batch()
+    for column, kind, metric, value in (
+        (made.integers, DataType.INT64, "big", 2**62 + 1),
+        (made.integers, DataType.BOOLEAN, "flag", 1),
+        (made.texts, DataType.STRING, "word", "Ấp Bình Hòa"),
+        (made.texts, DataType.STRING, "gone", None),
+    ):
+        column.series.append(store.series(KEY, metric, kind))
+        column.at.append(5)
+        column.value.append(value)
+        column.marks.append(GOOD)
+    store.commit(made, 9)
+    read = {metric: list(store.raw(KEY, metric, 0, 9, 9).value) for metric in ("big", "flag", "word", "gone")}
+    assert read == {"big": [2**62 + 1], "flag": [1], "word": ["Ấp Bình Hòa"], "gone": [None]}
+
+
+def test_ledger_events_and_quarantine_are_of_the_same_commit(store: TimeSeries) -> None:
+    made = batch(store, (1, 1.0))
+    lineage = Lineage("log", 2**62, "probe")
+    made.committed += [(NODE, lineage, 0, 4), (NODE, lineage, 7, 9), (NODE, lineage, 5, 6)]
+    made.events.append(EventRow(key=KEY, metric="e", at=1, received_at=2, value="on", lineage=lineage, offset=4))
+    made.quarantined.append(Quarantined(key=KEY, reason="bad", payload=b"x", received_at=2, samples=3))
+    store.commit(made, 9)
+    assert store.ledger(NODE) == {lineage: RangeSet([(0, 9)])}
+    (event,) = store.events(0, "e", 10)
+    assert (event.value, event.offset, event.lineage) == ("on", 4, lineage)
+    assert store.events(event.id, "e", 10) == []
+    assert store.stats().quarantined == 3
+    assert store.newest_received() == 9
+
+
+def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+    lineage = Lineage("log", 1, "probe")
+    with EmbeddedStore(tmp_path) as store:
+        for number in range(20):
+            made = batch(store, (number, float(number)))
+            made.committed.append((NODE, lineage, number, number))
+            store.commit(made, number)
+    with EmbeddedStore(tmp_path) as again:
+        assert list(again.raw(KEY, "x", 0, 99, 99).value) == [float(one) for one in range(20)]
+        assert again.ledger(NODE) == {lineage: RangeSet([(0, 19)])}
+        again.commit(batch(again, (0, 99.0)), 30)
+        assert list(again.raw(KEY, "x", 0, 1, 9).value) == [99.0]
+
+
+def test_bucket_means_are_weighted_by_time_and_carry_the_last_value_in(store: TimeSeries) -> None:
+    # 10 from 0 s, 20 from 8 s, nothing more; a value stands for at most 6 s.
+    store.commit(batch(store, (0, 10.0), (8_000, 20.0)), 9)
+    found = store.buckets(KEY, "x", 4_000, 16_000, 3, 6_000)
+    assert list(found.at) == [4_000, 8_000, 12_000]
+    assert list(found.mean) == [10.0, 20.0, 20.0]
+    assert list(found.covered_seconds) == [2.0, 4.0, 2.0]
+    assert list(found.count) == [0, 1, 0]
+    assert list(found.minimum) == [None, 20.0, None]
+
+
+def test_a_bad_value_counts_for_nothing_and_ends_the_one_before(store: TimeSeries) -> None:
+    store.commit(batch(store, (0, 10.0)), 9)
+    store.commit(batch(store, (2_000, 99.0), mark=0), 9)
+    found = store.buckets(KEY, "x", 0, 10_000, 1, 60_000)
+    assert list(found.mean) == [10.0]
+    assert list(found.covered_seconds) == [2.0]
+    assert list(found.count) == [1]
+
+
+def test_an_empty_series_is_all_gaps(store: TimeSeries) -> None:
+    found = store.buckets(KEY, "never", 0, 1000, 4, 500)
+    assert list(found.mean) == [None] * 4
+    assert list(store.raw(KEY, "never", 0, 1000, 9).at) == []
+
+
+samples = st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e6, 1e6)), max_size=30)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(samples, st.integers(1, 7), st.integers(1, 400))
+def test_buckets_agree_with_a_walk_second_by_second(
+    tmp_path_factory: pytest.TempPathFactory, given_samples: list[tuple[int, float]], count: int, hold: int
+) -> None:
+    with EmbeddedStore(tmp_path_factory.mktemp("store")) as store:
+        store.commit(batch(store, *given_samples), 9)
+        newest = dict(given_samples)
+        start, end = 210, 210 + 90 * count
+        found = store.buckets(KEY, "x", start, end, count, hold)
+        for bucket in range(count):
+            low, high = start + 90 * bucket, start + 90 * bucket + 90
+            standing = []
+            for at in range(low, high):
+                last = max((one for one in newest if one <= at), default=None)
+                if last is not None and at - last < hold and last >= start - hold:
+                    standing.append(newest[last])
+            inside = [value for at, value in newest.items() if low <= at < high]
+            assert found.count[bucket] == len(inside)
+            assert found.covered_seconds[bucket] == pytest.approx(len(standing) / 1000, abs=1e-9)
+            mean = found.mean[bucket]
+            if standing:
+                assert mean == pytest.approx(sum(standing) / len(standing), rel=1e-6, abs=1e-6)
+            else:
+                assert mean is None
+            assert found.minimum[bucket] == (min(inside) if inside else None)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from contract.metrics import DataType
+from hub.devices import DeviceKey
+from hub.storage.embedded import EmbeddedStore
+from hub.storage.timeseries import Batch
+key = DeviceKey("g", "n", "probe")
+with EmbeddedStore(Path(sys.argv[1])) as store:
+    number = 0
+    while True:
+        made = Batch()
+        for _ in range(50):
+            made.numbers.series.append(store.series(key, "x", DataType.DOUBLE))
+            made.numbers.at.append(number)
+            made.numbers.value.append(float(number))
+            made.numbers.marks.append(192 << 8)
+            number += 1
+        store.commit(made, number)
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after", [1, 3, 17])
+def test_a_killed_store_keeps_every_batch_it_acknowledged(tmp_path: Path, after: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        acknowledged = 0
+        for _ in range(after):
+            acknowledged = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        rest = writer.stdout.read().split()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+    with EmbeddedStore(tmp_path) as store:
+        found = list(store.raw(KEY, "x", 0, 10**9, 10**6).at)
+    assert found == list(range(len(found)))
+    assert len(found) >= acknowledged
+    assert len(found) % 50 == 0, "a batch is there whole or not at all"
