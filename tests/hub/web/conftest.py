@@ -1,0 +1,65 @@
+"""A whole hub application without broker, with devices put in by hand."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from contract.catalog import Kind
+from contract.clock import SystemClock
+from hub.app import create
+from hub.config import BrokerConfig, Config, EdgeNodeConfig, HubConfig
+from hub.devices import DeviceKey, NodeKey
+from hub.presence import DeviceFacts, NodeFacts
+
+BASE = "http://127.0.0.1:8080"
+
+
+def fill(hub: Any) -> None:
+    """Put a hamlet into live state: a probe and a loudspeaker that work, one of each that does not."""
+    now = hub.clock.now_ms()
+    node = NodeKey("g", "n-01")
+    hub.live.set_node(node, NodeFacts(born=True, since=now - 60_000, heard=now))
+    for name, kind, claim in (
+        ("probe-01", Kind.WATER_PROBE, "online"),
+        ("probe-02", Kind.WATER_PROBE, "silent"),
+        ("loa-01", Kind.LOUDSPEAKER, "online"),
+        ("loa-02", Kind.LOUDSPEAKER, "unreachable"),
+    ):
+        state = hub.live.state(DeviceKey("g", "n-01", name))
+        state.kind, state.last_seen = kind, now - 5000
+        state.facts = DeviceFacts(born=True, since=now - 60_000, claim=claim, claimed=now - 720_000)
+        values = (
+            {"Water/pH": 7.21, "Water/Temperature": 28.5, "Water/Conductivity": 1410.0}
+            if kind is Kind.WATER_PROBE
+            else {"Audio/Volume": 60, "Amp/OK": True, "Line/OK": True, "Playback/State": "idle", "Audio/Muted": False}
+        )
+        for metric, value in values.items():
+            from contract.catalog import metric as known
+
+            declared = known(kind, metric)
+            assert declared is not None
+            slot = state.slot(metric, declared.datatype, declared.unit)
+            slot.at, slot.value, slot.quality = now - 4000, value, 192
+    hub.live.touch()
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Any]:
+    config = Config(
+        hub=HubConfig(host_id="hub", state_dir=tmp_path, clock="trusted"),
+        broker=BrokerConfig(port=1),
+        edge_nodes=[EdgeNodeConfig(group="g", id="n-01", commune="Xã An Thạnh", hamlet="Ấp Bình Hòa")],
+    )
+    application = create(config, SystemClock())
+    async with application.router.lifespan_context(application):
+        fill(application.state.hub)
+        yield application
+
+
+@pytest.fixture
+async def client(hub: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(hub), base_url=BASE) as one:
+        yield one
