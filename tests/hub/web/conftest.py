@@ -8,11 +8,13 @@ import httpx
 import pytest
 
 from contract.catalog import Kind
+from contract.catalog import metric as known
 from contract.clock import SystemClock
 from hub.app import create
-from hub.config import BrokerConfig, Config, EdgeNodeConfig, HubConfig
+from hub.config import BroadcastConfig, BrokerConfig, Config, EdgeNodeConfig, HubConfig
 from hub.devices import DeviceKey, NodeKey
 from hub.presence import DeviceFacts, NodeFacts
+from hub.signer import ceremony
 
 BASE = "http://127.0.0.1:8080"
 
@@ -37,8 +39,6 @@ def fill(hub: Any) -> None:
             else {"Audio/Volume": 60, "Amp/OK": True, "Line/OK": True, "Playback/State": "idle", "Audio/Muted": False}
         )
         for metric, value in values.items():
-            from contract.catalog import metric as known
-
             declared = known(kind, metric)
             assert declared is not None
             slot = state.slot(metric, declared.datatype, declared.unit)
@@ -48,10 +48,20 @@ def fill(hub: Any) -> None:
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Any]:
+    kept = ceremony.demo(tmp_path / "keys", deployment="d", group="g", nodes=["n-01"], clock=SystemClock())
     config = Config(
         hub=HubConfig(host_id="hub", state_dir=tmp_path, clock="trusted"),
         broker=BrokerConfig(port=1),
-        edge_nodes=[EdgeNodeConfig(group="g", id="n-01", commune="Xã An Thạnh", hamlet="Ấp Bình Hòa")],
+        broadcast=BroadcastConfig(signer_socket=tmp_path / "s.sock", roots=[kept.root], bundle=kept.bundle),
+        edge_nodes=[
+            EdgeNodeConfig(
+                group="g",
+                id="n-01",
+                commune="Xã An Thạnh",
+                hamlet="Ấp Bình Hòa",
+                identity=kept.identities["n-01"],
+            )
+        ],
     )
     application = create(config, SystemClock())
     async with application.router.lifespan_context(application):

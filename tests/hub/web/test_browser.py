@@ -1,0 +1,128 @@
+"""The pages in a real browser: accessible, never scrolled sideways, usable by keyboard, honest when cut off."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from hub.devices import DeviceKey, device_id
+
+pytestmark = [pytest.mark.browser]
+PROBE = device_id(DeviceKey("g", "n-01", "probe-01"))
+LOA = device_id(DeviceKey("g", "n-01", "loa-01"))
+AXE = Path(__file__).parents[2] / "interop" / "node_modules" / "axe-core" / "axe.min.js"
+VENDOR = Path(__file__).parents[3] / "hub" / "web" / "static" / "vendor" / "htmx.min.js"
+
+
+@pytest.fixture
+async def url(hub: Any) -> AsyncIterator[str]:
+    """Serve the application of the fixture on a free port."""
+    if not VENDOR.exists():
+        pytest.skip("the pages' assets are not built (make test builds them)")
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(hub, lifespan="off", log_level="critical", timeout_graceful_shutdown=1, ws="none")
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    hub.state.hub.closing.set()
+    server.should_exit = True
+    await running
+
+
+@pytest.mark.parametrize("language", ["vi", "en"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("path", ["/", f"/devices/{PROBE}", "/announce"])
+async def test_every_page_is_accessible_and_fits(
+    browser: Any, url: str, path: str, width: int, scheme: str, language: str
+) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed (make test installs it)")
+    context = await browser.new_context(viewport={"width": width, "height": 740}, color_scheme=scheme)
+    page = await context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    await page.goto(f"{url}{path}?lang={language}")
+    await page.wait_for_load_state("load")
+    assert await page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    # Added by the test, so the page's own policy against foreign scripts does not count.
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = await page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice']})"
+    )
+    assert [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found["violations"]] == []
+    assert faults == []
+    await context.close()
+
+
+async def test_a_page_follows_what_happens_without_being_loaded_again(browser: Any, hub: Any, url: str) -> None:
+    page = await browser.new_page()
+    await page.goto(f"{url}/?lang=vi")
+    state = hub.state.hub.live.state(DeviceKey("g", "n-01", "probe-01"))
+    state.slots["Water/pH"].value = 6.66
+    hub.state.hub.live.touch()
+    await page.get_by_text("6,66").wait_for(timeout=8000)
+    await page.close()
+
+
+async def test_everything_can_be_done_by_keyboard(browser: Any, url: str) -> None:
+    page = await browser.new_page()
+    await page.goto(f"{url}/announce?lang=vi")
+    await page.keyboard.press("Tab")
+    assert await page.evaluate("document.activeElement.className") == "skip"
+    await page.focus("#text")
+    await page.keyboard.type("Mời bà con họp dân")
+    await page.focus(f'input[value="{LOA}"]')
+    await page.keyboard.press("Space")
+    assert await page.is_checked(f'input[value="{LOA}"]')
+    await page.focus("button.primary")
+    await page.keyboard.press("Enter")
+    alert = page.get_by_role("alert")
+    await alert.wait_for(timeout=15_000)
+    assert "Bộ ký lệnh không trả lời" in await alert.inner_text()
+    assert await page.input_value("#text") == "Mời bà con họp dân", "what was typed is kept"
+    assert await page.is_checked(f'input[value="{LOA}"]')
+    await page.close()
+
+
+async def test_without_a_link_nothing_can_be_pressed_that_would_sound(browser: Any, hub: Any, url: str) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"{url}/announce?lang=vi")
+    await page.wait_for_selector("body:not(.lost)")
+    await context.set_offline(True)
+    await page.get_by_text("CHƯA PHÁT được gì").wait_for(timeout=8000)
+    assert await page.is_disabled("button.primary")
+    await context.set_offline(False)
+    await page.wait_for_selector("button.primary:enabled", timeout=20_000)
+    await context.close()
+
+
+async def test_the_history_is_drawn_with_its_gap_and_told_as_a_table(browser: Any, hub: Any, url: str) -> None:
+    from contract.metrics import DataType
+    from hub.storage.timeseries import Batch
+
+    inside, batch = hub.state.hub, Batch()
+    key, now = DeviceKey("g", "n-01", "probe-01"), inside.clock.now_ms()
+    for minute in (*range(50, 35, -1), *range(15, 0, -1)):
+        batch.numbers.series.append(inside.store.series(key, "Water/pH", DataType.DOUBLE))
+        batch.numbers.at.append(now - minute * 60_000)
+        batch.numbers.value.append(7.0 + minute / 100)
+        batch.numbers.marks.append(192 << 8)
+    inside.store.commit(batch, now)
+    page = await browser.new_page()
+    await page.goto(f"{url}/devices/{PROBE}?lang=vi")
+    await page.wait_for_selector(".uplot canvas", timeout=8000)
+    await page.click("summary")
+    rows = await page.locator("#history tbody tr").count()
+    assert 60 <= rows < 200, "minutes without measurement are not filled in"
+    assert "7," in await page.locator("#history tbody tr").first.inner_text()
+    await page.close()
