@@ -152,7 +152,7 @@ def read_data(
     key = DeviceKey(view.key.group, view.key.node, device)
     walk = _Walk(view=view, key=key, table=table, batch=batch, received_at=received_at)
     try:
-        walk.through(message.metrics)
+        walk.through(message.metrics, message.timestamp or received_at)
     except DataUnreadable:
         walk.undo()
         raise
@@ -200,7 +200,8 @@ class _Walk:
     def positioned(self) -> bool:
         return self.view.log is not None and len(self.numbers) > 0
 
-    def through(self, metrics: Iterable[Any]) -> None:
+    def through(self, metrics: Iterable[Any], told_at: int) -> None:
+        """Take every metric; `told_at` stands in where a stranger's metric has no instant of its own."""
         batch, by_alias, by_name = self.batch, self.table.by_alias, self.table.by_name
         columns = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}
         oldest, newest = self.received_at - OLDEST, self.received_at + NEWEST
@@ -217,7 +218,7 @@ class _Walk:
                 elif entry.name == HELLO:
                     self.taken.hello = metric.string_value or None
                 continue
-            at = metric.timestamp
+            at = metric.timestamp or (told_at if self.view.log is None else 0)
             if at != instant:
                 instant = at
                 self.records += 1

@@ -145,7 +145,10 @@ class LiveState:
     def presence(self, key: DeviceKey) -> Presence:
         """Return whether a device is there."""
         node = of_node(self._nodes.get(key.of_node, NodeFacts()), self._clock.now_ms())
-        return of_device(node, self._devices[key].facts) if key.device else node
+        if not key.device:
+            return node
+        known = self._devices.get(key)
+        return of_device(node, known.facts if known is not None else DeviceFacts())
 
     def devices(self) -> Sequence[LiveDevice]:
         """Return all devices and edge nodes, ordered by group, node and device."""
