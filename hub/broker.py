@@ -134,11 +134,11 @@ class Broker:
             backoff = min(backoff * 2, MOST_BACKOFF)
 
     def _leave(self, client: mqtt.Client) -> None:
-        if self.online:
+        was_online, self._online_at, self._client = self.online, None, None
+        if was_online:  # told apart first: our own word of leaving must not be answered as a lie
             info = client.publish(self._topic, self._state(online=False), qos=1, retain=True)
             with contextlib.suppress(ValueError, RuntimeError):
                 info.wait_for_publish(timeout=5)
-        self._online_at, self._client = None, None
         client.disconnect()
         client.loop_stop()
 

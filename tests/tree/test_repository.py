@@ -1,0 +1,179 @@
+"""The repository itself: what it says of itself is true, and what must not be in it is not."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    if (ROOT / name).is_file()
+]
+SOURCES = [
+    one
+    for one in FILES
+    if one.suffix == ".py" and one.relative_to(ROOT).parts[0] in {"contract", "edge", "hub", "simulators"}
+]
+SOURCES = [one for one in SOURCES if not one.name.endswith("_pb2.py")]
+
+
+def first_line(source: Path) -> str:
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
+    return text.splitlines()[0] if text else ""
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda one: str(one.relative_to(ROOT)))
+def test_every_module_says_what_it_is_for(source: Path) -> None:
+    assert len(first_line(source)) > 20
+
+
+def test_the_architecture_page_tells_every_module_in_its_own_words() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    missing = [
+        str(one.relative_to(ROOT)) for one in SOURCES if f"`{one.relative_to(ROOT)}` | {first_line(one)}" not in page
+    ]
+    assert missing == [], "run: python tests/tree/architecture.py"
+
+
+@pytest.mark.parametrize(
+    "word", ["manager", "helper", "util", "utils", "common", "base", "core", "misc", "handler", "processor", "service"]
+)
+def test_no_file_has_a_name_that_says_nothing(word: str) -> None:
+    assert [one for one in FILES if one.stem.lower() == word] == []
+
+
+THIRD_PARTY = {
+    "aiomqtt": {"edge/broker.py"},
+    "paho": {"hub/broker.py"},
+    "duckdb": {"hub/storage/embedded.py"},
+    "pyarrow": {"hub/storage/embedded.py"},
+    "pymodbus": {"edge/drivers/modbus_sensor.py", "simulators/modbus_probe.py"},
+    "espeakng_loader": {"hub/speech_worker.py"},
+    "av": {"edge/audio.py", "hub/sound_worker.py", "simulators/demo.py"},
+    "uvicorn": {"hub/__main__.py"},
+    "psutil": {"edge/drivers/box.py"},
+}
+
+
+@pytest.mark.parametrize("library", THIRD_PARTY)
+def test_each_protocol_library_is_known_to_one_file_of_a_side(library: str) -> None:
+    users = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == library for name in names):
+                users.add(str(source.relative_to(ROOT)))
+    assert users <= THIRD_PARTY[library]
+
+
+def test_no_registry_stands_in_a_commit() -> None:
+    # Assembled, so that this file does not find itself.
+    hosts = ["pypi" + ".org", "files.python" + "hosted", "registry." + "npmjs", "npmjs" + ".com"]
+    found = [
+        (str(one.relative_to(ROOT)), host)
+        for one in FILES
+        if one.suffix not in {".png", ".woff2"}
+        for host in hosts
+        if host in one.read_text(encoding="utf-8", errors="ignore")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["demo", "test"])
+def test_what_is_installed_is_locked_by_hash(name: str) -> None:
+    lock = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    packages = re.findall(r"^([a-z0-9][\w.-]*)(?:\[.*?\])?==", lock, re.MULTILINE)
+    assert len(packages) > 40
+    assert lock.count("--hash=sha256:") >= len(packages)
+    assert "index-url" not in lock
+
+
+def test_npm_locks_hold_no_address() -> None:
+    for lock in (one for one in FILES if one.name == "package-lock.json"):
+        text = lock.read_text(encoding="utf-8")
+        assert '"resolved"' not in text
+        assert '"integrity"' in text
+
+
+@pytest.mark.parametrize("side", ["edge", "hub"])
+def test_every_setting_is_in_the_sample_and_in_the_operating_guide(side: str) -> None:
+    from edge import config as edge_config
+    from hub import config as hub_config
+
+    module = {"edge": edge_config, "hub": hub_config}[side]
+    sample = module.SAMPLE
+    guide = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    fields = {
+        name
+        for thing in vars(module).values()
+        if isinstance(thing, type) and hasattr(thing, "model_fields") and thing.__module__ == module.__name__
+        for name in thing.model_fields
+    }
+    assert [name for name in sorted(fields) if name not in sample] == []
+    assert [name for name in sorted(fields) if f"`{name}`" not in guide] == []
+
+
+def test_sample_files_load(tmp_path: Path) -> None:
+    from edge.config import SAMPLE as EDGE
+    from edge.config import load as load_edge
+    from hub.config import SAMPLE as HUB
+    from hub.config import load as load_hub
+    from hub.signer.config import SAMPLE as SIGNER
+    from hub.signer.config import load as load_signer
+    from simulators.config import SAMPLE as SIMULATORS
+    from simulators.config import load as load_simulators
+
+    for text, load in ((EDGE, load_edge), (HUB, load_hub), (SIGNER, load_signer), (SIMULATORS, load_simulators)):
+        file = tmp_path / "sample"
+        file.write_text(text, encoding="utf-8")
+        load(file)
+
+
+def test_the_contract_page_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+    tests = set()
+    for one in FILES:
+        if one.name.startswith("test_") and one.suffix == ".py":
+            tests |= set(re.findall(r"def (test_\w+)", one.read_text(encoding="utf-8")))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 15
+    assert named - tests == set()
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    broken: list[tuple[str, str]] = []
+    for page in (one for one in FILES if one.suffix == ".md"):
+        targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        broken += [
+            (str(page.relative_to(ROOT)), target)
+            for target in targets
+            if not target.startswith(("http", "mailto")) and not (page.parent / target).exists()
+        ]
+    assert broken == []
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", [one for one in FILES if one.suffix in {".yaml", ".yml"}], ids=lambda one: one.name)
+def test_every_yaml_file_parses(file: Path) -> None:
+    assert yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for name in ("README.md", "README.vi.md"):
+        page = (ROOT / name).read_text(encoding="utf-8")
+        assert "make demo" in page
+        assert "make test" in page
