@@ -7,6 +7,7 @@ message stays in the batch if the message turns out to be unreadable.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from contract import sparkplug_pb2
@@ -29,7 +30,7 @@ from contract.positions import EMPTY, Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.live_state import DeviceState, LiveState, Slot
 from hub.session import NodeSession
-from hub.storage.timeseries import HISTORICAL_BIT, Batch, Column, EventRow, Quarantined, TimeSeries
+from hub.storage.timeseries import HISTORICAL_BIT, Batch, EventRow, Quarantined, TimeSeries
 
 OLDEST = 400 * 86_400_000
 NEWEST = 5 * 60_000
@@ -38,6 +39,7 @@ NEWEST = 5 * 60_000
 MOST_EPOCH = 1 << 63
 _GOOD_MARK = int(Quality.GOOD) << 8
 _TWO_63 = 1 << 63
+_TWO_64 = 1 << 64
 _DATATYPES = frozenset(DataType)
 _SCALARS = frozenset({*FLOATS, *INTEGERS, *TEXTS, DataType.BOOLEAN})
 
@@ -46,10 +48,22 @@ class DataUnreadable(Exception):
     """Data that no birth explains: not to be acknowledged, and a reason to ask for a rebirth."""
 
 
-class Entry:
-    """What an alias stands for."""
+_FIELDS = {
+    DataType.DOUBLE: "double_value",
+    DataType.FLOAT: "float_value",
+    DataType.INT64: "long_value",
+    DataType.UINT64: "long_value",
+    DataType.DATETIME: "long_value",
+    DataType.BOOLEAN: "boolean_value",
+    DataType.STRING: "string_value",
+}
+"""Where a value of a wide datatype is: read without asking protobuf which field is set (a third of the whole cost)."""
 
-    __slots__ = ("column", "datatype", "event", "name", "series", "slot")
+
+class Entry:
+    """What an alias stands for; `get` reads the field its datatype prescribes, "" for those that need more care."""
+
+    __slots__ = ("column", "datatype", "event", "field", "get", "name", "series", "signed", "slot")
 
     def __init__(self, *, name: str, datatype: int, series: int, column: str, slot: Slot | None, event: bool) -> None:
         self.name = name
@@ -58,6 +72,9 @@ class Entry:
         self.column = column
         self.slot = slot
         self.event = event
+        self.field = _FIELDS.get(datatype, "")  # type: ignore[call-overload]  # an int is found as its DataType
+        self.get = attrgetter(self.field or "name")
+        self.signed = datatype == DataType.INT64
 
 
 @dataclass(slots=True)
@@ -203,13 +220,20 @@ class _Walk:
     def through(self, metrics: Iterable[Any], told_at: int) -> None:
         """Take every metric; `told_at` stands in where a stranger's metric has no instant of its own."""
         batch, by_alias, by_name = self.batch, self.table.by_alias, self.table.by_name
-        columns = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}
+        columns = {
+            name: (one.series.append, one.at.append, one.value.append, one.marks.append)
+            for name, one in (("numbers", batch.numbers), ("integers", batch.integers), ("texts", batch.texts))
+        }
+        fresh = self.fresh.append
         oldest, newest = self.received_at - OLDEST, self.received_at + NEWEST
-        instant, skip, seen = -1, False, EMPTY
+        instant, skip, seen, taken = -1, False, EMPTY, 0
         for metric in metrics:
-            entry = by_alias.get(metric.alias) if metric.HasField("alias") else by_name.get(metric.name)
-            if entry is None:
-                raise DataUnreadable("unknown_alias")
+            alias = metric.alias
+            entry = by_alias.get(alias)
+            if entry is None or (not alias and not metric.HasField("alias")):
+                entry = None if metric.HasField("alias") else by_name.get(metric.name)
+                if entry is None:
+                    raise DataUnreadable("unknown_alias")
             if entry.slot is None:
                 if entry.name in POSITION_METRICS:
                     self.numbers[entry.name] = metric.long_value
@@ -230,23 +254,42 @@ class _Walk:
             mark = _GOOD_MARK if not metric.HasField("properties") else _mark(metric)
             if metric.is_historical:
                 mark |= HISTORICAL_BIT
-            try:
-                value = None if metric.is_null else read_value(metric, entry.datatype)
-            except PayloadUnreadable:
-                self._put_aside(metric, entry, "wrong_datatype")
-                continue
+            value: Any = entry.get(metric) if entry.field else None
+            # A field that holds nothing reads as zero: only then must be asked whether it is set at all.
+            if not value and not (entry.field and metric.HasField(entry.field)):
+                try:
+                    value = None if metric.is_null else read_value(metric, entry.datatype)
+                except PayloadUnreadable:
+                    self._put_aside(metric, entry, "wrong_datatype")
+                    continue
+            elif entry.signed and value >= _TWO_63:
+                value -= _TWO_64
             if not oldest <= at <= newest:
                 self._put_aside(metric, entry, "impossible_time")
                 continue
             if value.__class__ is float and not math.isfinite(value):
                 self._put_aside(metric, entry, "not_a_number")
                 continue
-            _put(columns[entry.column], entry, at, value, mark, batch)
-            self.taken.samples += 1
-            if not metric.is_historical:
-                self.fresh.append((entry, at, value, mark))
+            column = entry.column
+            stored = value
+            if column == "integers" and value is not None:
+                if value >= _TWO_63:
+                    column, stored = "texts", str(value)
+                else:
+                    stored = int(value)
+            elif value is None and column == "numbers":
+                stored = math.nan
+            series, ats, values, marks = columns[column]
+            series(entry.series)
+            ats(at)
+            values(stored)
+            marks(mark)
+            taken += 1
+            if not mark & HISTORICAL_BIT:
+                fresh((entry, at, value, mark))
             if entry.event:
                 batch.events.append(self._event(entry, at, value))
+        self.taken.samples = taken
 
     def _seen(self) -> RangeSet:
         """Return which of the announced offsets came before; they are neither stored nor acted on again."""
@@ -337,17 +380,6 @@ class _Walk:
         )
 
 
-def _put(column: Column, entry: Entry, at: int, value: Value, mark: int, batch: Batch) -> None:
-    if value.__class__ is int and value >= _TWO_63:
-        column, value = batch.texts, str(value)
-    elif column is batch.integers and value is not None:
-        value = int(value)
-    column.series.append(entry.series)
-    column.at.append(at)
-    column.value.append(value)
-    column.marks.append(mark)
-
-
 def _entry(key: DeviceKey, name: str, datatype: int, metric: Any, *, state: DeviceState, store: TimeSeries) -> Entry:
     silent = name in NEVER_LOGGED or name.startswith(NEVER_LOGGED_PREFIXES) or datatype not in _SCALARS
     if silent:
@@ -392,8 +424,12 @@ def _take_birth_value(
     if value is not None and at >= slot.at:
         slot.at, slot.value, slot.quality, slot.instrument = at, value, mark >> 8, mark & 3
     if view.log is None and value is not None:
-        columns = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}
-        _put(columns[entry.column], entry, at, value, mark, batch)
+        column = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}[entry.column]
+        if isinstance(value, int) and value >= _TWO_63:
+            column, value = batch.texts, str(value)
+        column.put(
+            entry.series, at, int(value) if entry.column == "integers" and column is not batch.texts else value, mark
+        )
         taken.samples += 1
 
 

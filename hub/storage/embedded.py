@@ -9,6 +9,7 @@ import io
 import logging
 import sqlite3
 import threading
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -299,14 +300,18 @@ def _table(batch: Batch, rows: int) -> pa.Table:
 
 
 def _part(column: Column, name: str) -> pa.Table:
-    marks = np.array(column.marks, dtype=np.int64)
+    marks = np.frombuffer(column.marks, dtype=np.int32)
     size = len(column)
     values = {one: pa.nulls(size, SCHEMA.field(one).type) for one in ("number", "integer", "text")}
-    values[name] = pa.array(column.value, SCHEMA.field(name).type)
+    if isinstance(column.value, array):
+        numbers = np.frombuffer(column.value, dtype=np.float64)
+        values[name] = pa.array(numbers, mask=np.isnan(numbers))
+    else:
+        values[name] = pa.array(column.value, SCHEMA.field(name).type)
     return pa.table(
         {
-            "series": pa.array(np.array(column.series, dtype=np.int32)),
-            "at": pa.array(np.array(column.at, dtype=np.int64)),
+            "series": pa.array(np.frombuffer(column.series, dtype=np.int32)),
+            "at": pa.array(np.frombuffer(column.at, dtype=np.int64)),
             **values,
             "quality": pa.array((marks >> 8).astype(np.int16)),
             "flags": pa.array((marks & 0xFF).astype(np.uint8)),

@@ -1,8 +1,9 @@
 """The port to whatever keeps readings: what a batch is, and what may be asked of a store."""
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from contract.metrics import DataType, Value
 from contract.positions import Lineage, RangeSet
@@ -19,12 +20,23 @@ class StoreUnavailable(Exception):
 
 @dataclass(slots=True)
 class Column:
-    """Samples of one type as parallel lists; `marks` is quality << 8 | flags. None was a null on the wire."""
+    """Samples of one type side by side; `marks` is quality << 8 | flags.
 
-    series: list[int] = field(default_factory=list)
-    at: list[int] = field(default_factory=list)
-    value: list[Value] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
+    A null is None, or NaN in an array of doubles: no sample's value is ever NaN. Arrays go to the store without a look
+    at each number.
+    """
+
+    value: MutableSequence[Any] = field(default_factory=list)
+    series: "array[int]" = field(default_factory=lambda: array("i"))
+    at: "array[int]" = field(default_factory=lambda: array("q"))
+    marks: "array[int]" = field(default_factory=lambda: array("i"))
+
+    def put(self, series: int, at: int, value: Value, mark: int) -> None:
+        """Append one sample."""
+        self.series.append(series)
+        self.at.append(at)
+        self.value.append(value)
+        self.marks.append(mark)
 
     def __len__(self) -> int:
         return len(self.series)
@@ -68,7 +80,7 @@ class Quarantined:
 class Batch:
     """What is committed together, or not at all."""
 
-    numbers: Column = field(default_factory=Column)
+    numbers: Column = field(default_factory=lambda: Column(value=array("d")))
     integers: Column = field(default_factory=Column)
     texts: Column = field(default_factory=Column)
     committed: list[tuple[NodeKey, Lineage, int, int]] = field(default_factory=list)

@@ -77,7 +77,7 @@ def _say(bench: str, figure: float, unit: str, reference: float, detail: str) ->
         "ratio": round(figure / reference, 2),
         "detail": detail,
     }
-    print(json.dumps(told), flush=True)  # noqa: T201  # what a bench is for
+    print(json.dumps(told), flush=True)
 
 
 async def _bare_polling(folder: Path, urls: list[str]) -> float:

@@ -85,7 +85,8 @@ async def test_a_dead_host_leaves_its_will_retained_with_the_births_timestamp(
         assert broker._client is not None
         sock = broker._client.socket()
         assert sock is not None
-        socket.socket(fileno=os.dup(sock.fileno())).shutdown(socket.SHUT_RDWR)
+        with socket.socket(fileno=os.dup(sock.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
         await eventually(lambda: len(watcher.states) >= 3, within=15)
     born, died, again = watcher.states[:3]
     assert (died["online"], died["timestamp"]) == (False, born["timestamp"])

@@ -263,7 +263,7 @@ async def test_mutilated_messages_never_stop_the_others(
         intake.give(kind, bytes(raw[: len(raw) - cut % len(raw)]) + tail, device)
         intake.give(kind, tail, device)
     intake.births()
-    fresh = make.data(make.by_alias(PH, DataType.DOUBLE, 7.3, now), at=now, epoch=2)
+    fresh = make.data(make.by_alias(PH, DataType.DOUBLE, 7.3, now), at=now, epoch=2**40 + 77)
     intake.give(MessageType.DDATA, fresh, "probe")
     await intake.commit()
     raw_values = intake.store.raw(PROBE, "Water/pH", now, now + 1, 10).value
