@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -45,6 +46,8 @@ class Hub:
     announcements: announcements.Announcements | None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when open streams must end, so that the server can."""
+    ended: list[str] = field(default_factory=list)
+    """Loops that ended although they must not; /readyz names them."""
 
 
 def create(config: Config, clock: Clock) -> FastAPI:
@@ -63,7 +66,7 @@ def create(config: Config, clock: Clock) -> FastAPI:
             if hub.announcements is not None:
                 running.append(asyncio.create_task(hub.announcements.run(), name="announcements"))
             for task in running:
-                task.add_done_callback(_say_if_it_died)
+                task.add_done_callback(partial(_say_if_it_died, hub))
             try:
                 yield
             finally:
@@ -153,6 +156,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _say_if_it_died(task: "asyncio.Task[None]") -> None:
+def _say_if_it_died(hub: Hub, task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
+        hub.ended.append(task.get_name())
         log.critical("%s ended: the hub does not work without it", task.get_name(), exc_info=task.exception())

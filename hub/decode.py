@@ -170,7 +170,7 @@ def read_data(
     walk = _Walk(view=view, key=key, table=table, batch=batch, received_at=received_at)
     try:
         walk.through(message.metrics, message.timestamp or received_at)
-    except DataUnreadable:
+    except BaseException:  # whatever it was, half a message must not stay in the batch
         walk.undo()
         raise
     taken = walk.taken

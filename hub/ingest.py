@@ -134,11 +134,19 @@ class Ingest:
     async def _collect(self) -> None:
         while True:
             for count, message in enumerate(await self._broker.take(within=0.05 if self._batch else 1.0)):
-                self.take_in(message)
+                self._take_in_safely(message)
                 if count % 200 == 199:
                     await asyncio.sleep(0)
                     self._commit_if_due()
             self._commit_if_due()
+
+    def _take_in_safely(self, message: Message) -> None:
+        """Take in one message; a mistake of ours costs that message, not the hub."""
+        try:
+            self.take_in(message)
+        except Exception:
+            self._counters.dropped.labels("our_mistake").inc()
+            log.exception("%s could not be taken in; it is not acknowledged", message.topic[:200])
 
     def take_in(self, message: Message) -> None:
         """Bring one message as far as the batch and live state; nothing it contains raises."""

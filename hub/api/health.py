@@ -14,6 +14,7 @@ class ReadyOut(BaseModel):
     ready: bool
     broker: str
     acknowledgements: str
+    ended: list[str]
 
 
 @router.get("/healthz")
@@ -27,12 +28,13 @@ async def readyz(hub: Given, response: Response) -> ReadyOut:
     """Say whether the broker is connected and readings are committed and acknowledged; 503 if not."""
     held = hub.ingest.holding
     online = hub.broker.online
-    if held or not online:
+    if held or not online or hub.ended:
         response.status_code = 503
     return ReadyOut(
-        ready=online and not held,
+        ready=online and not held and not hub.ended,
         broker="online" if online else "not connected",
         acknowledgements=f"held: {held}" if held else "given",
+        ended=hub.ended,
     )
 
 
