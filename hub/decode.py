@@ -1,4 +1,4 @@
-"""Sparkplug messages into columns, by the alias tables of births; what is wrong for good goes to quarantine.
+"""Sparkplug data into columns, by the alias tables of births; what is wrong for good goes to quarantine.
 
 The one place where every sample passes: no object is made per sample, the message is walked once, and nothing of a
 message stays in the batch if the message turns out to be unreadable.
@@ -6,150 +6,25 @@ message stays in the batch if the message turns out to be unreadable.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from typing import Any
 
 from contract import sparkplug_pb2
-from contract.catalog import (
-    HELLO,
-    INSTRUMENT,
-    KIND,
-    NEVER_LOGGED,
-    NEVER_LOGGED_PREFIXES,
-    ONLINE,
-    PRESENCE,
-    QUALITY,
-    UNIT,
-    Kind,
-)
+from contract.catalog import HELLO, PRESENCE
 from contract.delivery import EPOCH, FIRST, LAST, POSITION_METRICS
-from contract.metrics import FLOATS, INTEGERS, TEXTS, DataType, Quality, Value
-from contract.payload import PayloadUnreadable, read_properties, read_value
+from contract.metrics import Value
+from contract.payload import PayloadUnreadable, read_value
 from contract.positions import EMPTY, Lineage, RangeSet
-from hub.devices import DeviceKey, NodeKey
-from hub.live_state import DeviceState, LiveState, Slot
-from hub.session import NodeSession
-from hub.storage.timeseries import HISTORICAL_BIT, Batch, EventRow, Quarantined, TimeSeries
-
-OLDEST = 400 * 86_400_000
-NEWEST = 5 * 60_000
-"""Milliseconds around now within which an instant can be true."""
+from hub.alias_tables import GOOD_MARK, NEWEST, OLDEST, TWO_63, Entry, NodeView, Table, Taken, claim, mark_of
+from hub.devices import DeviceKey
+from hub.live_state import LiveState
+from hub.storage.timeseries import HISTORICAL_BIT, Batch, EventRow, Quarantined
 
 MOST_EPOCH = 1 << 63
-_GOOD_MARK = int(Quality.GOOD) << 8
-_TWO_63 = 1 << 63
 _TWO_64 = 1 << 64
-_DATATYPES = frozenset(DataType)
-_SCALARS = frozenset({*FLOATS, *INTEGERS, *TEXTS, DataType.BOOLEAN})
 
 
 class DataUnreadable(Exception):
     """Data that no birth explains: not to be acknowledged, and a reason to ask for a rebirth."""
-
-
-_FIELDS = {
-    DataType.DOUBLE: "double_value",
-    DataType.FLOAT: "float_value",
-    DataType.INT64: "long_value",
-    DataType.UINT64: "long_value",
-    DataType.DATETIME: "long_value",
-    DataType.BOOLEAN: "boolean_value",
-    DataType.STRING: "string_value",
-}
-"""Where a value of a wide datatype is: read without asking protobuf which field is set (a third of the whole cost)."""
-
-
-class Entry:
-    """What an alias stands for; `get` reads the field its datatype prescribes, "" for those that need more care."""
-
-    __slots__ = ("column", "datatype", "event", "field", "get", "name", "series", "signed", "slot")
-
-    def __init__(self, *, name: str, datatype: int, series: int, column: str, slot: Slot | None, event: bool) -> None:
-        self.name = name
-        self.datatype = datatype
-        self.series = series
-        self.column = column
-        self.slot = slot
-        self.event = event
-        self.field = _FIELDS.get(datatype, "")  # type: ignore[call-overload]  # an int is found as its DataType
-        self.get = attrgetter(self.field or "name")
-        self.signed = datatype == DataType.INT64
-
-
-@dataclass(slots=True)
-class Table:
-    """The metrics of one birth, by alias and by name."""
-
-    by_alias: dict[int, Entry] = field(default_factory=dict)
-    by_name: dict[str, Entry] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class NodeView:
-    """One edge node as ingest knows it; `log` is None for a stranger, who has no positions."""
-
-    key: NodeKey
-    session: NodeSession = field(default_factory=NodeSession)
-    log: str | None = None
-    tables: dict[str, Table] = field(default_factory=dict)
-    accepted: dict[Lineage, RangeSet] = field(default_factory=dict)
-    """Positions committed or in a batch that will be."""
-
-
-@dataclass(slots=True)
-class Taken:
-    """What a message brought besides samples."""
-
-    hello: str | None = None
-    again: int = 0
-    samples: int = 0
-    faults: list[str] = field(default_factory=list)
-
-
-def read_birth(
-    view: NodeView,
-    device: str,
-    message: sparkplug_pb2.Payload,
-    *,
-    received_at: int,
-    store: TimeSeries,
-    live: LiveState,
-    batch: Batch,
-) -> Taken:
-    """Make the alias table of a birth and put its values into live state; a stranger's values are also stored.
-
-    Our own edge nodes' births say what was logged before, so they are not stored again.
-    """
-    key = DeviceKey(view.key.group, view.key.node, device)
-    state = live.state(key)
-    state.last_seen, state.foreign = received_at, view.log is None
-    state.kind = _kind(message.metrics) or (state.kind if view.log is not None else None)
-    table, taken, twice = Table(), Taken(), set()
-    for metric in message.metrics:
-        name, datatype = metric.name, metric.datatype
-        if not name:
-            taken.faults.append("birth_without_name")
-            continue
-        if name == HELLO:
-            taken.hello = metric.string_value or None
-        entry = _entry(key, name, datatype, metric, state=state, store=store)
-        table.by_name[name] = entry
-        if metric.HasField("alias"):
-            if metric.alias in table.by_alias:
-                twice.add(metric.alias)
-            table.by_alias[metric.alias] = entry
-        if entry.slot is None:
-            continue
-        _take_birth_value(view, key, metric, entry, received_at=received_at, batch=batch, taken=taken, state=state)
-        if name.startswith(PRESENCE) and not device:
-            _claim(live, view.key, name, entry.slot)
-    for alias in twice:
-        # Ambiguous: data by it must not be stored under either name.
-        del table.by_alias[alias]
-        taken.faults.append("alias_twice")
-    view.tables[device] = table
-    return taken
 
 
 def read_data(
@@ -188,7 +63,7 @@ def read_data(
         if slot is not None and at >= slot.at:
             slot.at, slot.value, slot.quality, slot.instrument = at, value, mark >> 8, mark & 3
             if not device and entry.name.startswith(PRESENCE):
-                _claim(live, view.key, entry.name, slot)
+                claim(live, view.key, entry.name, slot)
     return taken
 
 
@@ -251,7 +126,7 @@ class _Walk:
                     self.taken.again += 1
             if skip:
                 continue
-            mark = _GOOD_MARK if not metric.HasField("properties") else _mark(metric)
+            mark = GOOD_MARK if not metric.HasField("properties") else mark_of(metric)
             if metric.is_historical:
                 mark |= HISTORICAL_BIT
             value: Any = entry.get(metric) if entry.field else None
@@ -262,7 +137,7 @@ class _Walk:
                 except PayloadUnreadable:
                     self._put_aside(metric, entry, "wrong_datatype")
                     continue
-            elif entry.signed and value >= _TWO_63:
+            elif entry.signed and value >= TWO_63:
                 value -= _TWO_64
             if not oldest <= at <= newest:
                 self._put_aside(metric, entry, "impossible_time")
@@ -273,7 +148,7 @@ class _Walk:
             column = entry.column
             stored = value
             if column == "integers" and value is not None:
-                if value >= _TWO_63:
+                if value >= TWO_63:
                     column, stored = "texts", str(value)
                 else:
                     stored = int(value)
@@ -372,88 +247,9 @@ class _Walk:
                 received_at=self.received_at,
                 samples=1,
                 metric=entry.name,
-                at=metric.timestamp if metric.timestamp < _TWO_63 else None,
+                at=metric.timestamp if metric.timestamp < TWO_63 else None,
                 lineage=self._lineage() if sane else None,
                 first=offset,
                 last=offset,
             )
         )
-
-
-def _entry(key: DeviceKey, name: str, datatype: int, metric: Any, *, state: DeviceState, store: TimeSeries) -> Entry:
-    silent = name in NEVER_LOGGED or name.startswith(NEVER_LOGGED_PREFIXES) or datatype not in _SCALARS
-    if silent:
-        return Entry(name=name, datatype=datatype, series=0, column="", slot=None, event=False)
-    kind = DataType(datatype)
-    unit = ""
-    if metric.HasField("properties"):
-        told = read_properties(metric).get(UNIT)
-        unit = told[:40] if isinstance(told, str) else ""
-    slot = state.slot(name, kind, unit)
-    column = "numbers" if kind in FLOATS else "texts" if kind in TEXTS else "integers"
-    event = slot.event = slot.event or (name.startswith(PRESENCE) and not key.device)
-    series = store.series(key, name, kind)
-    return Entry(name=name, datatype=datatype, series=series, column=column, slot=slot, event=event)
-
-
-def _take_birth_value(
-    view: NodeView,
-    key: DeviceKey,
-    metric: Any,
-    entry: Entry,
-    *,
-    received_at: int,
-    batch: Batch,
-    taken: Taken,
-    state: DeviceState,
-) -> None:
-    at = metric.timestamp if metric.HasField("timestamp") else received_at
-    try:
-        value = None if metric.is_null else read_value(metric, entry.datatype)
-    except PayloadUnreadable:
-        taken.faults.append("wrong_datatype")
-        return
-    if isinstance(value, float) and not math.isfinite(value):
-        taken.faults.append("not_a_number")
-        return
-    if not received_at - OLDEST <= at <= received_at + NEWEST:
-        taken.faults.append("impossible_time")
-        return
-    slot = state.slots[entry.name]
-    mark = _mark(metric) if metric.HasField("properties") else _GOOD_MARK
-    if value is not None and at >= slot.at:
-        slot.at, slot.value, slot.quality, slot.instrument = at, value, mark >> 8, mark & 3
-    if view.log is None and value is not None:
-        column = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}[entry.column]
-        if isinstance(value, int) and value >= _TWO_63:
-            column, value = batch.texts, str(value)
-        column.put(
-            entry.series, at, int(value) if entry.column == "integers" and column is not batch.texts else value, mark
-        )
-        taken.samples += 1
-
-
-def _mark(metric: Any) -> int:
-    told = read_properties(metric)
-    quality, instrument = told.get(QUALITY), told.get(INSTRUMENT)
-    code = quality if isinstance(quality, int) and quality in {0, 192, 500} else int(Quality.GOOD)
-    state = instrument if isinstance(instrument, int) and instrument in {1, 2} else 0
-    return code << 8 | state
-
-
-def _kind(metrics: Iterable[Any]) -> Kind | None:
-    for metric in metrics:
-        if metric.name == KIND:
-            return Kind(metric.string_value) if metric.string_value in set(Kind) else None
-    return None
-
-
-def _claim(live: LiveState, node: NodeKey, name: str, slot: Slot) -> None:
-    """Take over what the edge node says of a device's presence."""
-    device = name.removeprefix(PRESENCE)
-    if not device or not isinstance(slot.value, str):
-        return
-    state = live.state(DeviceKey(node.group, node.node, device))
-    if state.facts.claim != slot.value or state.facts.claimed is None:
-        claim = slot.value if slot.value == ONLINE else slot.value[:40]
-        state.facts = replace(state.facts, claim=claim, claimed=slot.at)

@@ -20,9 +20,11 @@ from contract.positions import EMPTY, Lineage, RangeSet
 from contract.topics import MessageType, Topic, TopicUnreadable, state_host
 from contract.topics import parse as parse_topic
 from hub import session
+from hub.alias_tables import NodeView, Taken
+from hub.births import read_birth
 from hub.broker import Broker, Message
 from hub.counters import Counters
-from hub.decode import DataUnreadable, NodeView, Taken, read_birth, read_data
+from hub.decode import DataUnreadable, read_data
 from hub.devices import DeviceKey, NodeKey
 from hub.live_state import LiveState, Slot
 from hub.presence import DeviceFacts, NodeFacts
