@@ -127,7 +127,7 @@ class Order(_Wire):
     deployment: Name
     id: Hex128
     action: Literal["play", "stop"]
-    stops: tuple[Hex128, ...] = ()
+    stops: Annotated[tuple[Hex128, ...], Field(max_length=64)] = ()
     class_: Class = Field(alias="class")
     kind: Literal["real", "exercise", "test"]
     issuer: Name
@@ -194,6 +194,13 @@ class Outcome(_Wire):
 
 Wire = TypeVar("Wire", bound=_Wire)
 
+NOT_ACTED_ON: dict[type[_Wire], frozenset[str]] = {
+    Bundle: frozenset({"zones", "templates", "rp_ids"}),
+    Order: frozenset({"targets", "zone_map"}),
+    Envelope: frozenset({"approvals"}),
+}
+"""Fields that are carried for later and decide nothing yet: who calls one critical must be refused."""
+
 TYPES: dict[type[_Wire], str] = {
     Root: "application/vnd.smart-hamlet.root.v1+json",
     Bundle: "application/vnd.smart-hamlet.bundle.v1+json",
@@ -219,7 +226,7 @@ def read(shape: type[Wire], raw: bytes) -> Wire:
         first = exc.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BroadcastRefused(f"{shape.__name__.lower()} {where}: {first['msg']}") from exc
-    known = {field.alias or name for name, field in shape.model_fields.items()}
+    known = {field.alias or name for name, field in shape.model_fields.items()} - NOT_ACTED_ON.get(shape, frozenset())
     for name in thing.crit:
         if name not in known:
             raise BroadcastRefused(f"{shape.__name__.lower()}: critical field {name[:40]!r} is not known here")

@@ -16,7 +16,7 @@ from contract.catalog import ONLINE
 from contract.clock import Clock, kernel_synchronised
 from contract.metrics import Sample
 from contract.positions import NODE_STREAM
-from edge import announcer, status, uplink
+from edge import announcer, sender, status, uplink
 from edge.audio_cache import AudioCache
 from edge.broker import Server
 from edge.command_journal import CommandJournal
@@ -27,6 +27,7 @@ from edge.drivers.box import Box
 from edge.drivers.ip_speaker import IpSpeaker
 from edge.drivers.modbus_sensor import SerialLine
 from edge.poller import DeviceMisconfigured, Poller, Rhythm
+from edge.trust import Anchor
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Agent:
                 settings,
                 delivery_log=delivery_log,
                 devices={
-                    one.id: uplink.DeviceBirth(kind=one.kind, metrics=drivers[one.id].metrics) for one in config.devices
+                    one.id: sender.DeviceBirth(kind=one.kind, metrics=drivers[one.id].metrics) for one in config.devices
                 },
                 clock=clock,
                 hello=voice.hello if voice is not None else lambda: "",
@@ -223,10 +224,12 @@ class Agent:
         node = self._config.node
         settings = announcer.Settings(
             node=node.id,
-            group=node.group,
-            deployment=config.deployment,
-            environment=config.environment,
-            root=config.root.read_text(encoding="utf-8"),
+            anchor=Anchor(
+                group=node.group,
+                deployment=config.deployment,
+                environment=config.environment,
+                root=config.root.read_text(encoding="utf-8"),
+            ),
             identity=identity(config),
             max_volume=config.max_volume,
             trust_clock=node.clock == "trusted",

@@ -1,9 +1,9 @@
 """Obeys verified orders: remembers them, fetches the audio, lets it sound, and reports each stage, signed."""
 
 import asyncio
-import contextlib
 import logging
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,17 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from contract.broadcast import (
-    BroadcastRefused,
-    Bundle,
-    Hello,
-    Outcome,
-    Root,
-    accepted_bundle,
-    next_root,
-    pinned_root,
-    signed,
-)
+from contract.broadcast import BroadcastRefused, Hello, Outcome, signed
 from contract.catalog import BUNDLE, ENVELOPE, HELLO, OUTCOME, REFUSAL, ROOT
 from contract.clock import Clock, kernel_synchronised
 from contract.commands import FINAL, Stage
@@ -42,12 +32,16 @@ from edge.broadcast import (
 )
 from edge.command_journal import CommandJournal
 from edge.playout import Loudspeaker, play
+from edge.trust import Anchor, Trust
 
 log = logging.getLogger(__name__)
 
-REPEAT_OUTCOME_EVERY = 2.0
+REPEAT_OUTCOME_AFTER = 2.0
+"""Seconds, doubled by each repetition: who replays old envelopes must not fill the log with old outcomes."""
+
 ALARM_EVERY = 10.0
 HELLO_AT_MOST_EVERY = 1.0
+MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +49,7 @@ class Settings:
     """Who this box is, whom it believes, and its own limit."""
 
     node: str
-    group: str
-    deployment: str
-    environment: str
-    root: str
+    anchor: Anchor
     identity: Ed25519PrivateKey
     max_volume: int
     trust_clock: bool
@@ -90,74 +81,61 @@ class Announcer:
         self.say: Say = _unheard
         """How a hello gets out; whoever owns the session sets it."""
         self._clock = clock
+        self._trust = Trust(settings.anchor, journal, clock)
         self._boot = secrets.token_hex(16)
         self._challenges: dict[str, float] = {}
-        self._root = self._kept_root()
-        self._bundle = self._kept_bundle()
         self._playing: dict[str, asyncio.Task[None]] = {}
-        self._refused: dict[str, str] = {}
-        self._repeated: dict[str, float] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._refused: set[str] = set()
+        self._repeated: dict[str, tuple[int, float]] = {}
         self._alarmed = self._greeted = float("-inf")
         self.counts = dict.fromkeys((*Stage, "alarms"), 0)
         self._draw()
 
     def hello(self) -> str:
         """Return what this box says of itself now, signed with its identity key."""
+        bundle = self._trust.bundle
         hello = Hello(
             node=self._settings.node,
             boot=self._boot,
             challenge=next(reversed(self._challenges)),
-            root_version=self._root.version,
-            bundle_version=self._bundle.version if self._bundle else 0,
+            root_version=self._trust.root.version,
+            bundle_version=bundle.version if bundle else 0,
         )
         return signed(hello, [self._settings.identity])
 
     async def run(self) -> None:
         """Report what a power cut ended, then draw challenges until cancelled; what sounds by then is stopped."""
         for order in self._journal.unfinished():
-            await self._report(order, Stage.FAILED, "the power was cut while it was played")
-            self._journal.settle(order, Stage.FAILED)
+            await self._end(order, Stage.FAILED, "the power was cut before it was finished")
         try:
             while True:
                 await self._clock.sleep(CHALLENGE_EVERY)
                 self._draw()
                 await self._greet()
         finally:
-            for task in self._playing.values():
-                task.cancel()
-            await asyncio.gather(*self._playing.values(), return_exceptions=True)
+            for order, task in list(self._playing.items()):
+                await _cancelled(task)
+                await self._end(order, Stage.FAILED, "the box was switched off before it was finished")
 
     async def take(self, name: str, value: str) -> None:
         """Act on what came for `Broadcast/*`; nothing of it is believed before it is verified."""
-        if name == ENVELOPE:
-            await self._take_envelope(value)
-        elif name == BUNDLE:
-            await self._take_bundle(value)
-        elif name == ROOT:
-            await self._take_root(value)
-
-    async def _take_root(self, raw: str) -> None:
         try:
-            self._root = next_root(self._root, raw)
+            if name == ENVELOPE:
+                await self._take_envelope(value)
+            elif name == BUNDLE:
+                await self._take_trust(self._trust.take_bundle, value)
+            elif name == ROOT:
+                await self._take_trust(self._trust.take_root, value)
+        except Exception:
+            # Whatever is wrong here, a full disk for one: readings must go on, and so must the next envelope.
+            log.exception("%s could not be acted on", name)
+
+    async def _take_trust(self, take: Callable[[str], bool], raw: str) -> None:
+        try:
+            take(raw)
         except BroadcastRefused as exc:
             await self._alarm(str(exc))
-            return
-        self._journal.keep_trust("root", raw)
-        log.warning("root version %d is in force", self._root.version)
-        await self._greet()
-
-    async def _take_bundle(self, raw: str) -> None:
-        try:
-            bundle = self._verified_bundle(raw, self._bundle)
-        except BroadcastRefused as exc:
-            await self._alarm(str(exc))
-            return
-        if self._bundle is None or bundle.version > self._bundle.version:
-            self._journal.keep_trust("bundle", raw)
-            self._bundle = bundle
-            log.warning("trust bundle version %d is in force", bundle.version)
-            if bundle.renew_by < self._clock.now_ms():
-                log.warning("trust bundle version %d is past its renewal date; it stays in force", bundle.version)
         await self._greet()
 
     async def _take_envelope(self, raw: str) -> None:
@@ -189,89 +167,92 @@ class Announcer:
             self._journal.stop(order, self._clock.now_ms())
             task = self._playing.get(order)
             if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                self._journal.settle(order, Stage.STOPPED)
-                await self._report(order, Stage.STOPPED, f"stopped by {accepted.order.issuer}"[:300])
-        self._journal.settle(accepted.order.id, Stage.FINISHED)
-        await self._report(accepted.order.id, Stage.FINISHED)
+                await _cancelled(task)
+                await self._end(order, Stage.STOPPED, f"stopped by {accepted.order.issuer}")
+        await self._end(accepted.order.id, Stage.FINISHED)
 
     async def _perform(self, accepted: Accepted) -> None:
-        order = accepted.order
         try:
-            sound_at = await self._programme(accepted)
+            await self._play(accepted)
         except (AudioMissing, AudioUnreadable) as exc:
-            await self._end(order.id, Stage.FAILED, str(exc))
-            return
-        if self._clock.monotonic() > accepted.start_by:
+            await self._end(accepted.order.id, Stage.FAILED, str(exc))
+        except Exception:
+            log.exception("order %s crashed", accepted.order.id[:8])
+            await self._end(accepted.order.id, Stage.FAILED, "this box could not play it; its log says why")
+
+    async def _play(self, accepted: Accepted) -> None:
+        order = accepted.order
+        sound = await self._programme(accepted)
+        patience = accepted.start_by - self._clock.monotonic()
+        if patience < 0:
             await self._end(order.id, Stage.EXPIRED, "its time to start had passed")
             return
-        failed: list[str] = []
+        stages: list[Stage] = []
 
         async def started(speaker: str, at: int) -> None:
             await self._report(order.id, Stage.STARTED, speaker=speaker, at=at)
 
-        async def ended(speaker: str, reason: str) -> None:
-            if reason:
-                failed.append(speaker)
+        async def ended(speaker: str, stage: Stage, reason: str) -> None:
+            stages.append(stage)
+            if stage is not Stage.FINISHED:
                 log.warning("order %s: %s did not sound: %s", order.id[:8], speaker, reason)
-            await self._report(order.id, Stage.FAILED if reason else Stage.FINISHED, reason, speaker=speaker)
+            await self._report(order.id, stage, reason, speaker=speaker)
 
         await play(
             {name: self._speakers[name] for name in accepted.speakers},
-            sound_at,
+            sound,
             volume=min(order.volume, self._settings.max_volume),
             repeats=order.repeats,
+            turns={name: self._turns[name] for name in accepted.speakers},
+            patience=patience,
             started=started,
             ended=ended,
         )
-        self._journal.settle(order.id, Stage.FAILED if len(failed) == len(accepted.speakers) else Stage.FINISHED)
+        self._journal.settle(order.id, Stage.FINISHED if Stage.FINISHED in stages else stages[0])
 
-    async def _programme(self, accepted: Accepted) -> Callable[[int], Awaitable[NDArray[np.int16]]]:
+    async def _programme(self, accepted: Accepted) -> dict[int, NDArray[np.int16]]:
+        """Return the samples at each rate that a speaker takes: all of it before a horn is opened and breathes in."""
         within = accepted.start_by - self._clock.monotonic()
-        files = [await self._cache.get(step, within) for step in accepted.order.program]
-        ready: dict[int, asyncio.Task[NDArray[np.int16]]] = {}
+        files = [(await self._cache.get(step, within), step.duration_ms) for step in accepted.order.program]
 
         def joined(rate: int) -> NDArray[np.int16]:
-            return np.concatenate([decoded(file, rate) for file in files])
+            return np.concatenate([decoded(file, rate, duration_ms=duration) for file, duration in files])
 
-        async def sound_at(rate: int) -> NDArray[np.int16]:
-            if rate not in ready:
-                ready[rate] = asyncio.create_task(asyncio.to_thread(joined, rate))
-            return await asyncio.shield(ready[rate])
+        rates = {self._speakers[name].sample_rate for name in accepted.speakers}
+        return {rate: await asyncio.to_thread(joined, rate) for rate in rates}
 
-        # Decoded before a horn is opened: nobody shall hear it breathe in.
-        for rate in {self._speakers[name].sample_rate for name in accepted.speakers}:
-            await sound_at(rate)
-        return sound_at
-
-    async def _end(self, order: str, stage: Stage, reason: str) -> None:
+    async def _end(self, order: str, stage: Stage, reason: str = "") -> None:
         self._journal.settle(order, stage)
-        log.warning("order %s: %s: %s", order[:8], stage, reason)
+        if reason:
+            log.warning("order %s: %s: %s", order[:8], stage, reason)
         await self._report(order, stage, reason)
 
     async def _repeat(self, order: str) -> None:
         """Say again what became of an order whose outcome the hub seems to have missed."""
         now = self._clock.monotonic()
-        if now - self._repeated.get(order, float("-inf")) < REPEAT_OUTCOME_EVERY:
+        times, due = self._repeated.get(order, (0, float("-inf")))
+        if now < due:
             return
-        self._repeated[order] = now
+        self._repeated[order] = times + 1, now + REPEAT_OUTCOME_AFTER * 2**times
         for raw in self._journal.outcomes(order):
             await self._record(NODE_STREAM, [Sample(metric=OUTCOME, at=self._clock.now_ms(), value=raw)])
 
     async def _refuse(self, refused: Refused) -> None:
         if refused.alarm:
             await self._alarm(refused.reason)
-            return
         # What a fresh hello mends is no verdict on the order: the hub wraps it again.
-        mendable = refused.reason.startswith(("freshness", "bundle"))
-        if refused.order is not None and not mendable and refused.order not in self._refused:
-            log.warning("order %s refused: %s", refused.order[:8], refused.reason)
-            if len(self._refused) > 1000:
-                self._refused.clear()
-            self._refused[refused.order] = refused.reason
-            await self._report(refused.order, Stage.REFUSED, refused.reason)
+        elif refused.order is not None and not refused.reason.startswith(("freshness", "bundle")):
+            await self._say_refused(refused.order, refused.reason)
         await self._greet()
+
+    async def _say_refused(self, order: str, reason: str) -> None:
+        if order in self._refused:
+            return
+        if len(self._refused) >= MOST_REMEMBERED:
+            self._refused.clear()
+        self._refused.add(order)
+        log.warning("order %s refused: %s", order[:8], reason)
+        await self._report(order, Stage.REFUSED, reason)
 
     async def _alarm(self, reason: str) -> None:
         self.counts["alarms"] += 1
@@ -291,9 +272,13 @@ class Announcer:
             node=self._settings.node, order=order, stage=stage, reason=reason[:300], at=at or now, speaker=speaker
         )
         raw = signed(outcome, [self._settings.identity])
-        if stage in FINAL or stage is Stage.ACCEPTED:
-            self._journal.keep_outcome(order, speaker or "", raw)
-        await self._record(NODE_STREAM, [Sample(metric=OUTCOME, at=now, value=raw)])
+        try:
+            if stage in FINAL or stage is Stage.ACCEPTED:
+                self._journal.keep_outcome(order, speaker or "", raw)
+            await self._record(NODE_STREAM, [Sample(metric=OUTCOME, at=now, value=raw)])
+        except Exception:
+            # The order is on disk already; that a word about it is not must not silence it.
+            log.exception("order %s: %s could not be recorded", order[:8], stage)
 
     async def _greet(self) -> None:
         now = self._clock.monotonic()
@@ -305,19 +290,18 @@ class Announcer:
 
     def _situation(self) -> Situation:
         wall = self._clock.now_ms()
-        floor = self._bundle.signed_at if self._bundle else 0
         return Situation(
             node=self._settings.node,
-            deployment=self._settings.deployment,
-            bundle=self._bundle,
+            deployment=self._settings.anchor.deployment,
+            bundle=self._trust.bundle,
             speakers=frozenset(self._speakers),
             monotonic=self._clock.monotonic(),
-            wall=max(wall, floor),
+            wall=wall,
             clock_trusted=self._settings.trust_clock or kernel_synchronised(),
             challenges=dict(self._challenges),
             known=self._journal.known(),
             stopped=self._journal.stopped(),
-            recent=self._journal.recent(wall - RATE_WINDOW),
+            recent=self._journal.recent(wall, RATE_WINDOW),
         )
 
     def _draw(self) -> None:
@@ -325,36 +309,10 @@ class Announcer:
         kept = {one: drawn for one, drawn in self._challenges.items() if now - drawn <= CHALLENGE_VALID}
         self._challenges = {**kept, secrets.token_hex(16): now}
 
-    def _kept_root(self) -> Root:
-        pinned = pinned_root(self._settings.root)
-        kept = self._journal.trust("root")
-        if kept is not None:
-            with contextlib.suppress(BroadcastRefused):
-                # It was reached by a chain that was verified link by link; here its own signatures must still hold.
-                root = pinned_root(kept)
-                return root if root.version > pinned.version else pinned
-        return pinned
 
-    def _kept_bundle(self) -> Bundle | None:
-        kept = self._journal.trust("bundle")
-        if kept is None:
-            return None
-        try:
-            return self._verified_bundle(kept, None)
-        except BroadcastRefused as exc:
-            log.error("the kept trust bundle is not believed any more: %s", exc)
-            return None
-
-    def _verified_bundle(self, raw: str, current: Bundle | None) -> Bundle:
-        settings = self._settings
-        return accepted_bundle(
-            raw,
-            root=self._root,
-            deployment=settings.deployment,
-            group=settings.group,
-            environment=settings.environment,
-            current=current,
-        )
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _unheard(_: Sequence[WireMetric]) -> None:

@@ -62,7 +62,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Not to be obeyed; `order` is its id where a believed key signed, `alarm` means that somebody tampers."""
+    """Not to be obeyed; `order` is its id where this is a verdict on it, `alarm` means that somebody tampers."""
 
     reason: str
     order: str | None = None
@@ -83,25 +83,29 @@ def examine(raw: str, situation: Situation) -> Verdict:
         order = read(Order, order_bytes)
     except BroadcastRefused as exc:
         return Refused(reason=str(exc), alarm=True)
-    fault = _not_for_here(envelope, order, key, bundle, situation)
-    if fault is not None:
-        return Refused(reason=fault, order=order.id)
+    if envelope.node != situation.node:
+        # No word on the order: it may be on its way here too, in an envelope of ours.
+        return Refused(reason=f"node: the envelope is for {envelope.node!r}", alarm=True)
     digest = hashlib.sha256(order_bytes).hexdigest()
     known = situation.known.get(order.id)
     if known is not None and known != digest:
         return Refused(reason="order: its id is known with other bytes", order=order.id, alarm=True)
     if known is not None:
         return Again(order=order)
+    fault = _not_for_here(envelope, order, key, bundle, situation)
+    if fault is not None:
+        return Refused(reason=fault, order=order.id)
     if order.id in situation.stopped:
         return Refused(reason="order: it was stopped", order=order.id)
     fault = _over_a_limit(order, key, situation)
     if fault is not None:
         return Refused(reason=fault, order=order.id)
-    start_by = _fresh_until(envelope, order, situation)
+    start_by = _fresh_until(envelope, order, bundle, situation)
     if start_by is None:
         return Refused(reason="freshness: neither a challenge of this boot nor a trusted clock vouches", order=order.id)
-    here = tuple(name for name in envelope.speakers if name in situation.speakers)
-    unknown = tuple(name for name in envelope.speakers if name not in situation.speakers)
+    named = tuple(dict.fromkeys(envelope.speakers))
+    here = tuple(name for name in named if name in situation.speakers)
+    unknown = tuple(name for name in named if name not in situation.speakers)
     if not here and order.action == "play":
         return Refused(reason=f"speakers: this box has none of {', '.join(unknown)[:120]}", order=order.id)
     return Accepted(order=order, digest=digest, keyid=key.keyid, speakers=here, unknown=unknown, start_by=start_by)
@@ -121,8 +125,6 @@ def _signed_envelope(raw: str, bundle: Bundle) -> tuple[BundleKey, Envelope]:
 
 
 def _not_for_here(envelope: Envelope, order: Order, key: BundleKey, bundle: Bundle, situation: Situation) -> str | None:
-    if envelope.node != situation.node:
-        return f"node: it is for {envelope.node!r}"
     if order.deployment != situation.deployment:
         return f"deployment: it is for {order.deployment!r}"
     if envelope.min_bundle > bundle.version:
@@ -159,13 +161,15 @@ def _over_a_limit(order: Order, key: BundleKey, situation: Situation) -> str | N
     return None
 
 
-def _fresh_until(envelope: Envelope, order: Order, situation: Situation) -> float | None:
+def _fresh_until(envelope: Envelope, order: Order, bundle: Bundle, situation: Situation) -> float | None:
     """Return until when it may start, on the boot clock; None where nothing vouches for its freshness."""
     now = situation.monotonic
     drawn = situation.challenges.get(envelope.challenge) if envelope.challenge else None
     if drawn is not None and now - drawn <= CHALLENGE_VALID:
         return min(drawn + CHALLENGE_VALID, now + order.start_within_s)
     expires = min(envelope.expires_at, order.expires_at)
-    if situation.clock_trusted and envelope.issued_at - EARLY <= situation.wall <= expires:
+    # A clock that stands before what root signed is wrong, whoever keeps it.
+    trusted = situation.clock_trusted and situation.wall >= bundle.signed_at - EARLY
+    if trusted and envelope.issued_at - EARLY <= situation.wall <= expires:
         return now + min(order.start_within_s, (expires - situation.wall) / 1000)
     return None

@@ -7,8 +7,11 @@ from typing import Self
 
 from contract.commands import FINAL, Stage
 
-KEEP = 30 * 86_400_000
-"""Milliseconds: an order expires within minutes, so a month of ids is more than any replay can use."""
+KEEP = 2000
+"""Orders, and stops. Counted and not dated: a clock that jumps must not make anything be forgotten.
+
+An order is fresh for a quarter of an hour at most; the rate that a bundle grants keeps so many from coming meanwhile.
+"""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (
@@ -56,10 +59,14 @@ class CommandJournal:
         """Return the ids that were stopped, also those that never came."""
         return frozenset(one for (one,) in self._database.execute("SELECT id FROM stops"))
 
-    def recent(self, since: int) -> dict[str, int]:
-        """Return how many orders of each key were accepted after an instant (ms)."""
+    def recent(self, at: int, window: int) -> dict[str, int]:
+        """Return how many orders of each key were accepted within `window` of an instant (ms).
+
+        On both sides of it: what was accepted while the clock was years ahead would otherwise count until then.
+        """
         rows = self._database.execute(
-            "SELECT keyid, count(*) FROM orders WHERE accepted_at > ? GROUP BY keyid", (since,)
+            "SELECT keyid, count(*) FROM orders WHERE accepted_at BETWEEN ? AND ? GROUP BY keyid",
+            (at - window, at + window),
         )
         return dict(rows)
 
@@ -69,8 +76,7 @@ class CommandJournal:
             self._database.execute(
                 "INSERT INTO orders VALUES (?, ?, ?, ?, ?)", (order, digest, keyid, Stage.ACCEPTED, at)
             )
-            self._database.execute("DELETE FROM orders WHERE accepted_at < ?", (at - KEEP,))
-            self._database.execute("DELETE FROM stops WHERE at < ?", (at - KEEP,))
+            self._database.execute("DELETE FROM orders WHERE rowid <= (SELECT max(rowid) FROM orders) - ?", (KEEP,))
             self._database.execute('DELETE FROM outcomes WHERE "order" NOT IN (SELECT id FROM orders)')
 
     def settle(self, order: str, stage: Stage) -> None:
@@ -88,6 +94,7 @@ class CommandJournal:
         """Remember that an order is not to sound, even if it has not come yet."""
         with self._database:
             self._database.execute("INSERT OR IGNORE INTO stops VALUES (?, ?)", (order, at))
+            self._database.execute("DELETE FROM stops WHERE rowid <= (SELECT max(rowid) FROM stops) - ?", (KEEP,))
 
     def keep_outcome(self, order: str, speaker: str, raw: str) -> None:
         """Keep the last outcome of an order, and of each speaker, to be repeated when asked again."""
@@ -99,11 +106,11 @@ class CommandJournal:
         return [raw for (raw,) in self._database.execute('SELECT raw FROM outcomes WHERE "order" = ?', (order,))]
 
     def trust(self, name: str) -> str | None:
-        """Return a kept signed object, `root` or `bundle`."""
+        """Return what was kept by that name."""
         row = self._database.execute("SELECT raw FROM trust WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def keep_trust(self, name: str, raw: str) -> None:
-        """Keep a signed object that was verified."""
+        """Keep signed objects that were verified."""
         with self._database:
             self._database.execute("INSERT OR REPLACE INTO trust VALUES (?, ?)", (name, raw))

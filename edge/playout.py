@@ -1,17 +1,24 @@
 """Lets loudspeakers sound, all at once, each by itself: one that fails does not silence the others."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.commands import Stage
 from edge.poller import DeviceUnavailable
+
+log = logging.getLogger(__name__)
 
 FIRST_PIECE_SECONDS = 0.1
 """Played before `started` is said: then it is true."""
+
+OPEN_AGAIN_AFTER = (1.0, 3.0)
+"""Seconds before another attempt at a loudspeaker that could not be opened; nothing has sounded by then."""
 
 Sound = NDArray[np.int16]
 
@@ -39,30 +46,61 @@ class Loudspeaker(Protocol):
 
 async def play(
     speakers: Mapping[str, Loudspeaker],
-    sound_at: Callable[[int], Awaitable[Sound]],
+    sound: Mapping[int, Sound],
     *,
     volume: int,
     repeats: int,
+    turns: Mapping[str, asyncio.Lock],
+    patience: float,
     started: Callable[[str, int], Awaitable[None]],
-    ended: Callable[[str, str], Awaitable[None]],
+    ended: Callable[[str, Stage, str], Awaitable[None]],
 ) -> None:
-    """Play on every speaker and tell of each: `started(speaker, at)`, then `ended(speaker, reason)`, "" if well."""
+    """Play on every speaker and tell of each: `started(speaker, at)`, then `ended(speaker, stage, reason)`.
+
+    `sound` has the samples for each sample rate. A speaker that is sounding plays the next announcement after this one,
+    if its turn comes within `patience` seconds.
+    """
 
     async def one(name: str, speaker: Loudspeaker) -> None:
         try:
-            async with speaker.sounding(volume=volume) as sink:
-                sound = await sound_at(speaker.sample_rate)
-                first = int(speaker.sample_rate * FIRST_PIECE_SECONDS)
-                await sink.write(sound[:first])
+            async with asyncio.timeout(patience):
+                await turns[name].acquire()
+        except TimeoutError:
+            await ended(name, Stage.EXPIRED, "other announcements sounded until its time to start had passed")
+            return
+        try:
+            stage, reason = await sounded(name, speaker)
+        finally:
+            turns[name].release()
+        await ended(name, stage, reason)
+
+    async def sounded(name: str, speaker: Loudspeaker) -> tuple[Stage, str]:
+        try:
+            async with AsyncExitStack() as stack:
+                sink = await _opened(stack, speaker, volume)
+                whole, first = sound[speaker.sample_rate], int(speaker.sample_rate * FIRST_PIECE_SECONDS)
+                await sink.write(whole[:first])
                 await started(name, sink.first_at or 0)
-                await sink.write(sound[first:])
+                await sink.write(whole[first:])
                 for _ in range(repeats - 1):
-                    await sink.write(sound)
+                    await sink.write(whole)
         except DeviceUnavailable as exc:
-            await ended(name, str(exc))
-        else:
-            await ended(name, "")
+            return Stage.FAILED, str(exc)
+        except Exception:
+            log.exception("playing on %s crashed", name)
+            return Stage.FAILED, "this box could not play it; its log says why"
+        return Stage.FINISHED, ""
 
     async with asyncio.TaskGroup() as tasks:
         for name, speaker in speakers.items():
             tasks.create_task(one(name, speaker), name=f"playout: {name}")
+
+
+async def _opened(stack: AsyncExitStack, speaker: Loudspeaker, volume: int) -> Sink:
+    for wait in OPEN_AGAIN_AFTER:
+        try:
+            return await stack.enter_async_context(speaker.sounding(volume=volume))
+        except DeviceUnavailable as exc:
+            log.info("a loudspeaker could not be opened: %s; again in %g s", exc, wait)
+        await asyncio.sleep(wait)
+    return await stack.enter_async_context(speaker.sounding(volume=volume))

@@ -126,7 +126,6 @@ def test_a_key_of_another_role_makes_nothing_sound() -> None:
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
-        (lambda: envelope(node="n-02"), "node"),
         (lambda: envelope(order(deployment="x")), "deployment"),
         (lambda: envelope(min_bundle=4), "bundle: version 4 is needed"),
         (lambda: envelope(order(class_=Class.EMERGENCY)), "class: the signer may not order emergency"),
@@ -146,6 +145,26 @@ def test_each_rule_refuses_by_name_and_without_alarm(one: Callable[[], Envelope]
     assert reason in refused.reason
     assert not refused.alarm
     assert refused.order == order().id
+
+
+def test_an_envelope_for_another_box_is_an_alarm_and_no_verdict_on_the_order() -> None:
+    """Its order may be on its way here too: whoever sends it here first must not make this box refuse it."""
+    refused = verdict(envelope(node="n-02"))
+    assert isinstance(refused, Refused)
+    assert refused.reason.startswith("node")
+    assert refused.order is None
+    assert refused.alarm
+    assert isinstance(verdict(), Accepted)
+
+
+def test_a_known_order_stays_known_whatever_changed_since() -> None:
+    """It may be sounding: neither a newer bundle nor a full rate turns it into a refused one."""
+    accepted = verdict()
+    assert isinstance(accepted, Accepted)
+    newer = BUNDLE.model_copy(update={"signed_at": NOW + 3 * DAY, "version": 4})
+    known = {accepted.order.id: accepted.digest}
+    again = verdict(bundle=newer, known=known, recent={entry(SIGNER).keyid: 5}, stopped=frozenset({accepted.order.id}))
+    assert isinstance(again, Again)
 
 
 def test_emergency_is_refused_even_where_a_bundle_allows_it_until_approvals_can_be_checked() -> None:
@@ -184,7 +203,7 @@ def test_a_stop_names_exact_orders() -> None:
 
 
 def test_unknown_speakers_are_skipped_and_named_and_the_rest_sound() -> None:
-    accepted = verdict(envelope(speakers=("loa-1", "loa-9", "loa-2")))
+    accepted = verdict(envelope(speakers=("loa-1", "loa-9", "loa-2", "loa-1", "loa-9")))
     assert isinstance(accepted, Accepted)
     assert (accepted.speakers, accepted.unknown) == (("loa-1", "loa-2"), ("loa-9",))
 
@@ -212,6 +231,13 @@ def test_without_a_challenge_only_a_trusted_clock_within_the_envelopes_time_vouc
 ) -> None:
     for one in (envelope(challenge=None), envelope(challenge="d" * 32)):
         assert isinstance(verdict(one, wall=wall, clock_trusted=trusted), Accepted) is fresh
+
+
+def test_a_clock_that_stands_before_the_bundle_was_signed_is_not_trusted() -> None:
+    newer = BUNDLE.model_copy(update={"signed_at": NOW + 200_000})
+    refused = verdict(envelope(challenge=None), bundle=newer)
+    assert isinstance(refused, Refused)
+    assert refused.reason.startswith("freshness")
 
 
 def test_an_envelope_held_back_or_replayed_after_a_reboot_is_not_fresh() -> None:
@@ -246,6 +272,7 @@ def test_without_a_bundle_nothing_sounds() -> None:
         (to_bytes(order()).replace(b'"volume":60', b'"volume":60,"volume":80'), "'volume' stands twice"),
         (to_bytes(order()).replace(b'"volume":60', b'"volume":NaN'), "NaN"),
         (json.dumps({**json.loads(to_bytes(order())), "crit": ["quorum"]}).encode(), "'quorum' is not known"),
+        (json.dumps({**json.loads(to_bytes(order())), "crit": ["zone_map"]}).encode(), "'zone_map' is not known"),
         (b"{}", "order"),
     ],
 )
@@ -254,6 +281,12 @@ def test_an_order_that_could_be_read_in_two_ways_is_refused_and_alarmed(made: by
     assert isinstance(refused, Refused)
     assert reason in refused.reason
     assert refused.alarm
+
+
+def test_approvals_that_must_be_checked_are_refused_until_they_can_be() -> None:
+    refused = verdict(envelope(crit=("approvals",)))
+    assert isinstance(refused, Refused)
+    assert "'approvals' is not known" in refused.reason
 
 
 def test_unknown_fields_are_ignored() -> None:
