@@ -15,7 +15,8 @@ from contract.clock import SystemClock
 from contract.metrics import Sample
 from edge.broker import Server
 from edge.delivery_log import DeliveryLog
-from edge.uplink import DeviceBirth, Settings, Uplink
+from edge.sender import DeviceBirth
+from edge.uplink import Settings, Uplink
 from hub.broker import Broker
 from hub.broker import Settings as BrokerSettings
 from hub.counters import Counters

@@ -17,7 +17,8 @@ from contract.clock import SystemClock
 from contract.metrics import Sample
 from edge.broker import Server
 from edge.delivery_log import DeliveryLog
-from edge.uplink import DeviceBirth, Settings, Uplink
+from edge.sender import DeviceBirth
+from edge.uplink import Settings, Uplink
 from hub.app import create
 from hub.config import BrokerConfig, Config, HubConfig
 from hub.devices import DeviceKey, device_id
