@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,35 +18,15 @@ from hub.audio import AudioStore
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
 from hub.counters import Counters
 from hub.devices import NodeKey
+from hub.given import Hub
 from hub.live_state import LiveState
 from hub.loopback import LoopbackOnly
 from hub.places import Places
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
 from hub.storage.embedded import EmbeddedStore
-from hub.storage.timeseries import TimeSeries
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Hub:
-    """What pages and API are given to work with; `announcements` is None where nothing can be announced."""
-
-    config: Config
-    clock: Clock
-    store: TimeSeries
-    live: LiveState
-    places: Places
-    broker: broker.Broker
-    ingest: ingest.Ingest
-    counters: Counters
-    audio: AudioStore
-    announcements: announcements.Announcements | None
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when open streams must end, so that the server can."""
-    ended: list[str] = field(default_factory=list)
-    """Loops that ended although they must not; /readyz names them."""
 
 
 def create(config: Config, clock: Clock) -> FastAPI:

@@ -7,10 +7,10 @@ from fastapi import APIRouter, File, Form, UploadFile
 from pydantic import BaseModel
 
 from hub.announcements import AnnouncementRefused, Announcements, Request
-from hub.api.given import Given
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.audio import MOST_UPLOAD, AudioRefused
 from hub.devices import DeviceKey, device_id
+from hub.given import Given
 from hub.storage.announcements import Announcement
 
 router = APIRouter(prefix="/api/announcements", tags=["announcements"], responses=RESPONSES)

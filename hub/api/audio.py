@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-from hub.api.given import Given
 from hub.api.problems import RESPONSES, ProblemRaised
+from hub.given import Given
 
 router = APIRouter(prefix="/audio", tags=["audio"], responses=RESPONSES)
 

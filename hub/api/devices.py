@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from contract.catalog import Kind, metric
-from hub.api.given import Given
 from hub.api.problems import RESPONSES, ProblemRaised
+from hub.given import Given
 from hub.live_state import UNTOLD_SECONDS, LiveDevice
 from hub.places import Places
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 from contract.metrics import DataType
 from contract.payload import Payload, WireMetric, encode
 from contract.topics import MessageType, Topic, valid_id
-from hub.api.given import Given
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.devices import NodeKey
+from hub.given import Given
 
 router = APIRouter(prefix="/api/edge-nodes", tags=["edge nodes"], responses=RESPONSES)
 

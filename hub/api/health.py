@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from hub.api.given import Given
+from hub.given import Given
 
 router = APIRouter(tags=["health"])
 

@@ -5,8 +5,8 @@ import asyncio
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from hub.api.given import Given
 from hub.api.problems import RESPONSES
+from hub.given import Given
 from hub.presence import State
 
 router = APIRouter(prefix="/api/stats", tags=["stats"], responses=RESPONSES)

@@ -1,16 +1,13 @@
 """The hub for people: pages, one file per task they come to do."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
+from hub.given import Hub
 from hub.web import pages
 from hub.web.frames import Frames
-
-if TYPE_CHECKING:
-    from hub.app import Hub
 
 
 def install(application: FastAPI) -> None:
@@ -19,6 +16,6 @@ def install(application: FastAPI) -> None:
     application.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
 
-def frames_for(hub: "Hub") -> Frames:
+def frames_for(hub: Hub) -> Frames:
     """Return the frames of a hub's pages."""
     return Frames(live=hub.live, announcements=hub.announcements, closing=hub.closing, clock=hub.clock)

@@ -11,9 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from hub.announcements import AnnouncementRefused
 from hub.announcements import Request as Announce
 from hub.api.announcements import LOCAL, speakers_by_id, spoken, upload
-from hub.api.given import Given
 from hub.api.problems import ProblemRaised
 from hub.audio import AudioRefused
+from hub.given import Given
 from hub.web import views
 from hub.web.frames import Frames
 from hub.web.i18n import LANGUAGES, Words, chosen, words
