@@ -6,8 +6,8 @@ makes the hub hold acknowledgements; live state goes on.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from contract import sparkplug_pb2
@@ -16,11 +16,11 @@ from contract.clock import Clock, kernel_synchronised
 from contract.delivery import LOG, Committed, Ledger, answer
 from contract.metrics import DataType, Quality
 from contract.payload import Payload, PayloadUnreadable, WireMetric, encode, parse
-from contract.positions import EMPTY, Lineage, RangeSet
 from contract.topics import MessageType, Topic, TopicUnreadable, state_host
 from contract.topics import parse as parse_topic
 from hub import session
 from hub.alias_tables import NodeView, Taken
+from hub.answers import Answers
 from hub.births import read_birth
 from hub.broker import Broker, Message
 from hub.counters import Counters
@@ -37,11 +37,6 @@ MOST_WAIT = 0.25
 """A batch is committed when it has so many samples, or when its first message waited so many seconds."""
 
 MOST_UNDECIDED = 64 * 1024 * 1024
-WINDOW = 256 * 1024
-"""Bytes an edge node may have under way uncommitted, history and resends."""
-
-COMMITTED_EVERY = 5.0
-LEDGER_EVERY = 60.0
 REBIRTHS_A_SECOND = 20
 COMPLAIN_EVERY = 60.0
 MOST_BACKOFF = 30.0
@@ -56,16 +51,6 @@ class Settings:
     reorder_seconds: float = 5.0
     ask_kernel: bool = True
     """Whether an unsynchronised kernel clock holds acknowledgements (`clock = "ntp"`)."""
-
-
-@dataclass(slots=True)
-class _Answers:
-    """What an edge node is to be told."""
-
-    positions: dict[Lineage, list[tuple[int, int]]] = field(default_factory=dict)
-    size: int = 0
-    told: float = float("-inf")
-    ledger_due: float = 0.0
 
 
 class Ingest:
@@ -92,7 +77,7 @@ class Ingest:
         self._on_hello = on_hello
         self._on_events = on_events
         self._nodes: dict[NodeKey, NodeView] = {}
-        self._answers: dict[NodeKey, _Answers] = {}
+        self._answers: dict[NodeKey, Answers] = {}
         self._batch = Batch()
         self._batch_since = 0.0
         self._committing: asyncio.Task[None] | None = None
@@ -179,7 +164,7 @@ class Ingest:
         view = self._nodes.get(key)
         if view is None:
             view = self._nodes[key] = NodeView(key=key, accepted=dict(self._store.ledger(key)))
-            self._answers[key] = _Answers()
+            self._answers[key] = Answers()
         return view
 
     def _node_birth(self, view: NodeView, payload: sparkplug_pb2.Payload, message: Message) -> None:
@@ -191,7 +176,7 @@ class Ingest:
         for device in self._live.of_node(view.key):
             device.facts = replace(device.facts, born=False)
         self._read(view, "", payload, message, birth=True)
-        self._answers[view.key].ledger_due = self._clock.monotonic()
+        self._answers[view.key].born(self._clock.monotonic())
 
     def _node_death(self, view: NodeView, payload: sparkplug_pb2.Payload, message: Message) -> None:
         bdseq = next((int(one.long_value or one.int_value) for one in payload.metrics if one.name == BDSEQ), None)
@@ -275,6 +260,8 @@ class Ingest:
 
     def _count(self, view: NodeView, taken: Taken, message: Message) -> None:
         self._counters.samples.inc(taken.samples)
+        wrong = taken.faults.count("impossible_time")
+        self._answers[view.key].times.note(self._clock.monotonic(), taken.samples, wrong)
         if taken.again:
             self._counters.again.inc(taken.again)
         for reason in taken.faults:
@@ -330,9 +317,7 @@ class Ingest:
         self._counters.commit_seconds.observe(self._clock.monotonic() - started)
         self._committing_bytes = 0
         for node, lineage, first, last in batch.committed:
-            answers = self._answers[node]
-            answers.positions.setdefault(lineage, []).append((first, last))
-            answers.size += batch.wire_bytes // max(1, len(batch.committed))
+            self._answers[node].committed(lineage, first, last, batch.wire_bytes // len(batch.committed))
         if batch.events:
             self._on_events()
 
@@ -369,35 +354,25 @@ class Ingest:
         log.info("asking %s/%s for a rebirth", key.group, key.node)
         return self._send(key, Payload(at=now, metrics=(metric,)))
 
-    def _answer(self, key: NodeKey, answers: _Answers, *, held: bool) -> None:
+    def _answer(self, key: NodeKey, answers: Answers, *, held: bool) -> None:
         view, now = self._nodes[key], self._clock.monotonic()
         if view.log is None or not view.session.born:
             return
-        if now >= answers.ledger_due:
-            if held and not self._store_down:
-                return
-            # With the store down the ledger still says what was committed before; its window stops all but live data.
-            ledger = _of_log(self._store.ledger(key), view.log)
-            message = Ledger(positions=ledger, window=0 if self._store_down else WINDOW)
-            if self._send(key, answer(message, self._clock.now_ms())):
-                answers.ledger_due = now + LEDGER_EVERY
-                answers.positions.clear()
-                answers.size, answers.told = 0, now
+        due = answers.due(now, held=held, store_down=bool(self._store_down))
+        if due is None:
             return
-        due = now - answers.told >= COMMITTED_EVERY or answers.size >= WINDOW // 2
-        if held or not answers.positions or not due:
+        if answers.times.wild(now):
+            sentence = f"{key.node}: too many impossible times; not acknowledged while that lasts, mend its clock"
+            self._complain("wild_clock", key.node, sentence)
             return
-        positions = {lineage: RangeSet(ranges) for lineage, ranges in answers.positions.items()}
-        if self._send(key, answer(Committed(positions=_of_log(positions, view.log)), self._clock.now_ms())):
-            answers.positions.clear()
-            answers.size, answers.told = 0, now
+        what: Ledger | Committed = answers.news(view.log)
+        if due is Ledger:
+            what = answers.ledger(self._store.ledger(key), view.log, store_down=bool(self._store_down))
+        if self._send(key, answer(what, self._clock.now_ms())):
+            answers.told(what, now)
 
     def _send(self, key: NodeKey, payload: Payload) -> bool:
         return self._broker.publish(str(Topic(key.group, MessageType.NCMD, key.node)), encode(payload))
-
-
-def _of_log(positions: Mapping[Lineage, RangeSet], name: str) -> dict[Lineage, RangeSet]:
-    return {lineage: ranges for lineage, ranges in positions.items() if lineage.log == name and ranges != EMPTY}
 
 
 def _grow_stale(slots: Iterable[Slot]) -> None:

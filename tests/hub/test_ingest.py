@@ -1,6 +1,7 @@
 """What becomes of messages: good ones are stored once, bad ones never as good, nothing undecided is acknowledged."""
 
 import math
+from itertools import count
 from typing import Any
 
 import pytest
@@ -245,6 +246,7 @@ async def test_a_hello_is_handed_on(intake: Any, make: Any) -> None:
     assert intake.hellos == ["signed", "signed"]
 
 
+epochs = count(2**40)
 mutations = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6)
 
 
@@ -263,7 +265,7 @@ async def test_mutilated_messages_never_stop_the_others(
         intake.give(kind, bytes(raw[: len(raw) - cut % len(raw)]) + tail, device)
         intake.give(kind, tail, device)
     intake.births()
-    fresh = make.data(make.by_alias(PH, DataType.DOUBLE, 7.3, now), at=now, epoch=2**40 + 77)
+    fresh = make.data(make.by_alias(PH, DataType.DOUBLE, 7.3, now), at=now, epoch=next(epochs))
     intake.give(MessageType.DDATA, fresh, "probe")
     await intake.commit()
     raw_values = intake.store.raw(PROBE, "Water/pH", now, now + 1, 10).value
