@@ -50,6 +50,7 @@ class DeviceView:
     word: str
     cause: str
     since: str
+    since_time: str
     seen: str
     values: Sequence[ValueView]
     charts: Sequence[tuple[str, str]]
@@ -193,6 +194,7 @@ def _device(one: LiveDevice, verdict: Judged, places: Places, words: Words, now:
         word=_(HEALTH_WORDS[verdict.health]),
         cause=_(CAUSE_WORDS.get(verdict.cause, verdict.cause)) if verdict.cause else "",
         since=words.ago(verdict.since, now) if verdict.since is not None else "",
+        since_time=words.time(verdict.since) if verdict.since is not None else "",
         seen=words.ago(one.last_seen, now) if one.last_seen is not None else "",
         values=values,
         charts=[

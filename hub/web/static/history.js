@@ -9,8 +9,8 @@
   const status = section.querySelector(".status");
   const table = section.querySelector("table");
   const number = new Intl.NumberFormat(lang, { maximumFractionDigits: 3 });
-  const moment = new Intl.DateTimeFormat(lang, { dateStyle: "short", timeStyle: "short", timeZone: "Asia/Ho_Chi_Minh" });
-  const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", timeZone: "Asia/Ho_Chi_Minh" });
+  const moment = new Intl.DateTimeFormat(lang, { day: "2-digit", month: "2-digit", hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: "Asia/Ho_Chi_Minh" });
+  const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: "Asia/Ho_Chi_Minh" });
   const day = new Intl.DateTimeFormat(lang, { day: "2-digit", month: "2-digit", timeZone: "Asia/Ho_Chi_Minh" });
   const units = { Cel: "°C", "uS/cm": "µS/cm", "{NTU}": "NTU", "[pH]": "" };
   let chart = null;
