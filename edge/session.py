@@ -21,6 +21,9 @@ from enum import Enum, auto
 WAIT_WITH_OTHER_BROKERS = 60.0
 """Seconds to wait connected for the primary host before the next broker of the list is tried."""
 
+BETWEEN_BIRTHS = 1.0
+"""Seconds between two births of one session: whoever floods us with rebirth requests gets one a second, not a storm."""
+
 FIRST_BACKOFF = 1.0
 MOST_BACKOFF = 60.0
 CALM_AFTER = 600.0
@@ -51,7 +54,7 @@ class Session:
     """Where the edge node stands. Instants are seconds of the monotonic clock, `host_seen` is a STATE timestamp.
 
     `host_seen` counts within one MQTT connection: a host that comes back from a backup with an older clock must be
-    believed by who connects anew.
+    believed by who connects anew. `since` is when the phase began or the last birth was; `due` when a birth is.
     """
 
     phase: Phase = Phase.OFFLINE
@@ -145,7 +148,7 @@ def step(session: Session, event: Event, rules: Rules) -> tuple[Session, tuple[A
         case HostSaid():
             return _host_said(session, event, rules)
         case RebirthAsked():
-            return (session, (Bear(),)) if session.phase is Phase.BORN else (session, ())
+            return _rebirth_asked(session, event.now)
         case LedgerCame():
             if session.phase is Phase.BORN and session.first_ledger is None:
                 return replace(session, first_ledger=event.now), ()
@@ -154,15 +157,13 @@ def step(session: Session, event: Event, rules: Rules) -> tuple[Session, tuple[A
             return _tick(session, event.now, rules)
 
 
-def wakes_at(session: Session, rules: Rules) -> float | None:
-    """Return when the session wants a Tick, on the monotonic clock; None if only an event can move it."""
-    match session.phase:
-        case Phase.DUE:
-            return session.due
-        case Phase.WAITING if rules.brokers > 1:
-            return session.since + WAIT_WITH_OTHER_BROKERS
-        case _:
-            return None
+def _rebirth_asked(session: Session, now: float) -> tuple[Session, tuple[Action, ...]]:
+    if session.phase is not Phase.BORN:
+        return session, ()
+    due = session.since + BETWEEN_BIRTHS
+    if now < due:
+        return replace(session, due=due), ()
+    return replace(session, since=now, due=0.0), (Bear(),)
 
 
 def _connected(session: Session, event: Connected, rules: Rules) -> tuple[Session, tuple[Action, ...]]:
@@ -203,7 +204,9 @@ def _host_said(session: Session, event: HostSaid, rules: Rules) -> tuple[Session
 
 def _tick(session: Session, now: float, rules: Rules) -> tuple[Session, tuple[Action, ...]]:
     if session.phase is Phase.DUE and now >= session.due:
-        return replace(session, phase=Phase.BORN, since=now), (Bear(),)
+        return replace(session, phase=Phase.BORN, since=now, due=0.0), (Bear(),)
+    if session.phase is Phase.BORN and 0.0 < session.due <= now:
+        return replace(session, since=now, due=0.0), (Bear(),)
     patience_over = now >= session.since + WAIT_WITH_OTHER_BROKERS
     if session.phase is Phase.WAITING and rules.brokers > 1 and patience_over:
         return _next_broker(session, now, 0.0, rules, death=False)

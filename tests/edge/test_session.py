@@ -2,7 +2,6 @@
 
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +24,6 @@ from edge.session import (
     Session,
     Tick,
     step,
-    wakes_at,
 )
 
 ONE = Rules(brokers=1, waits_for_host=True, birth_jitter=30.0)
@@ -55,7 +53,6 @@ def test_nothing_is_born_before_the_primary_host_is_online() -> None:
 def test_births_are_spread_over_the_jitter() -> None:
     session, done = walk(ONE, Connected(0, 0), HostSaid(10, True, 100, 0.5), Tick(24.9))
     assert done == []
-    assert wakes_at(session, ONE) == 25.0
     assert walk(ONE, Tick(25), session=session)[1] == [Bear()]
 
 
@@ -147,6 +144,8 @@ def test_nothing_is_ever_born_while_the_host_is_not_online(moves: list[int], see
             assert Leave(death=True) in actions
 
 
-@pytest.mark.parametrize("phase", [Phase.OFFLINE, Phase.BORN])
-def test_only_waiting_wants_to_be_woken(phase: Phase) -> None:
-    assert wakes_at(Session(phase=phase), TWO) is None
+def test_a_flood_of_rebirth_requests_is_one_birth_a_second() -> None:
+    session, done = walk(TWO, *(RebirthAsked(50 + one / 1000) for one in range(900)), Tick(50.95), session=born())
+    assert done == [Bear()]
+    session, done = walk(TWO, Tick(51.0), Tick(51.5), session=session)
+    assert done == [Bear()], "the last request is not forgotten"
