@@ -1,45 +1,38 @@
-"""From a press on "play" to the last verified outcome: orders, envelopes, resending, stages.
+"""From a press on "play" to the last verified outcome: what was asked for, its stages, and how it is stopped.
 
-An order is made once by the signer; envelopes around it are made again whenever a box says a new hello. Only an outcome
-signed by the box itself ends the resending: whoever merely has rights on the broker can neither start nor stop a sound.
+An order is made once by the signer. How far it has come is the word of the box that plays it, and only if the box has
+signed that word.
 """
 
 import asyncio
-import base64
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import dataclass, replace
 
-from contract.broadcast import (
-    BroadcastRefused,
-    Bundle,
-    Hello,
-    Key,
-    Outcome,
-    as_key,
-    verified,
-)
-from contract.catalog import BUNDLE, ENVELOPE, OUTCOME, ROOT
+from contract.broadcast import BroadcastRefused, Outcome, as_key, verified
+from contract.catalog import OUTCOME
 from contract.clock import Clock
-from contract.commands import Stage, settle
-from contract.metrics import DataType
-from contract.payload import Payload, WireMetric, encode
-from contract.topics import MessageType, Topic
+from contract.commands import FINAL, Stage, settle
 from hub.audio import AudioStore
 from hub.devices import DeviceKey, NodeKey
+from hub.dispatch import Delivery, Dispatch
 from hub.signer.client import Made, SignerClient, SignerRefused, SignerUnavailable
-from hub.storage.announcements import Announcement, AnnouncementStore, Part
+from hub.storage.announcements import Announcement, AnnouncementStore, Part, Stop
 from hub.storage.timeseries import EventRow, TimeSeries
+from hub.trust import Trust
 
 log = logging.getLogger(__name__)
 
 EXPIRES_IN = 600
 """Seconds in which an announcement may start; later it is recorded as expired."""
 
-RESEND_AFTER = (0.3, 1.0, 2.0, 5.0)
-"""Seconds between sendings; the last one repeats."""
-
 MOST_OUTCOMES = 200
+AGAIN_SECONDS = 5.0
+
+NODE_GONE, NEVER_REACHED, NEVER_ANSWERED = "node_gone", "never_reached", "never_answered"
+"""Why something waits or has expired, in the hub's own words; the pages' catalogue has sentences for them."""
+
+NOT_CONFIRMED = frozenset({Stage.PENDING, Stage.SENT})
 
 
 class AnnouncementRefused(Exception):
@@ -63,39 +56,8 @@ class Request:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
-    """What the hub passes on and checks: the signed bundle and root chain, and the boxes' public keys."""
-
-    bundle_raw: str
-    bundle: Bundle
-    roots: Sequence[str]
-    identities: Mapping[NodeKey, bytes]
-
-
-@dataclass(slots=True)
-class _Delivery:
-    """An order on its way to one edge node."""
-
-    order: str
-    node: NodeKey
-    speakers: tuple[str, ...]
-    expires_at: int
-    announcement: str
-    tries: int = 0
-    due: float = 0.0
-
-
-@dataclass(slots=True)
-class _Box:
-    """What a box last said of itself."""
-
-    hello: Hello | None = None
-    told_bundle: float = field(default=float("-inf"))
-
-
 class Announcements:
-    """Everything announced, and the loop that brings it to the boxes. `run` it once."""
+    """Everything announced. `run` it once."""
 
     def __init__(
         self,
@@ -112,13 +74,11 @@ class Announcements:
         self._readings = readings
         self._audio = audio
         self._signer = signer
-        self._trust = trust
-        self._publish = publish
         self._clock = clock
-        self._keys: dict[NodeKey, Key] = {node: as_key(raw) for node, raw in trust.identities.items()}
-        self._boxes: dict[NodeKey, _Box] = {}
-        self._deliveries: dict[tuple[str, NodeKey], _Delivery] = {}
-        self._wake = asyncio.Event()
+        self._keys = {node: as_key(raw) for node, raw in trust.identities.items()}
+        self._dispatch = Dispatch(
+            signer=signer, trust=trust, publish=publish, clock=clock, sent=self._sent, expired=self._expired
+        )
         self._news = asyncio.Event()
         self._watching: set[asyncio.Event] = set()
         self.version = 0
@@ -180,13 +140,10 @@ class Announcements:
             sha256=programme.sha256,
             duration_ms=programme.duration_ms,
             volume=request.volume,
-            parts=tuple(
-                Part(device=one, stage=Stage.PENDING, reason="", at={Stage.PENDING: now})
-                for one in dict.fromkeys(request.speakers)
-            ),
+            parts=tuple(self._waiting(one, now) for one in dict.fromkeys(request.speakers)),
         )
         self._store.add(announcement, why=request.why)
-        self._deliver(announcement, made.id, made.expires_at)
+        self._send(announcement, made.id, made.expires_at, NOT_CONFIRMED)
         self._touch()
         return announcement
 
@@ -195,35 +152,32 @@ class Announcements:
         announcement = self._store.get(wanted)
         if announcement is None:
             raise AnnouncementRefused("unknown", f"there is no announcement {wanted[:40]!r}")
+        if all(_standing(part) in FINAL for part in announcement.parts):
+            return announcement
         made = await self._signed(
-            self._signer.stop(issuer=issuer, why="stop", stops=[announcement.id], expires_in_s=EXPIRES_IN)
+            self._signer.stop(
+                issuer=issuer,
+                why="stop",
+                stops=[announcement.id],
+                targets=sorted({part.device.node for part in announcement.parts}),
+                expires_in_s=EXPIRES_IN,
+            )
         )
-        self._store.audit(self._clock.now_ms(), issuer, "stop", "", announcement.id)
-        self._deliver(announcement, made.id, made.expires_at)
-        return announcement
+        stop = Stop(order=made.id, announcement=announcement.id, expires_at=made.expires_at)
+        self._store.add_stop(stop, at=self._clock.now_ms(), who=issuer)
+        for node in _nodes(announcement):
+            self._dispatch.end(announcement.id, node)
+            # What never left the hub is stopped by not sending it.
+            self._decide(announcement.id, node, {Stage.PENDING}, Stage.STOPPED)
+        self._send(announcement, stop.order, stop.expires_at, frozenset(Stage) - FINAL)
+        return self._store.get(announcement.id) or announcement
 
     def hello(self, node: NodeKey, raw: str) -> None:
-        """Take in what a box says of itself; a new challenge makes everything for it due at once."""
-        key = self._keys.get(node)
-        if key is None:
-            return
+        """Take in what a box says of itself."""
         try:
-            hello = verified(Hello, raw, [key])
+            self._dispatch.hello(node, raw)
         except BroadcastRefused as exc:
             self._count_forgery(f"hello of {node.node}: {exc}")
-            return
-        if hello.node != node.node:
-            self._count_forgery(f"hello of {node.node} names {hello.node}")
-            return
-        box = self._boxes.setdefault(node, _Box())
-        fresh = box.hello is None or hello.challenge != box.hello.challenge
-        box.hello = hello
-        if hello.bundle_version < self._trust.bundle.version or hello.root_version < len(self._trust.roots):
-            self._send_trust(node, box)
-        for delivery in self._deliveries.values():
-            if delivery.node == node and (fresh or delivery.tries):
-                delivery.due = self._clock.monotonic()
-        self._wake.set()
 
     def outcomes_came(self) -> None:
         """Say that events were committed, among them perhaps outcomes."""
@@ -231,19 +185,15 @@ class Announcements:
 
     async def run(self) -> None:
         """Take up what was under way, then send and settle until cancelled."""
-        for announcement in self._store.recent(200):
-            if not announcement.settled and announcement.expires_at > self._clock.now_ms():
-                self._deliver(announcement, announcement.id, announcement.expires_at)
+        for announcement in self._store.undelivered():
+            stops = self._store.stops(announcement.id)
+            if stops:
+                self._send(announcement, stops[-1].order, stops[-1].expires_at, NOT_CONFIRMED)
+            else:
+                self._send(announcement, announcement.id, announcement.expires_at, NOT_CONFIRMED)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._send_in_time(), name="announcements: send")
+            tasks.create_task(self._dispatch.run(), name="announcements: dispatch")
             tasks.create_task(self._settle_in_time(), name="announcements: settle")
-            tasks.create_task(self._tick(), name="announcements: tick")
-
-    async def _tick(self) -> None:
-        while True:
-            await self._clock.sleep(0.25)
-            self._wake.set()
-            self._expire()
 
     async def _signed(self, asking: Awaitable[Made]) -> Made:
         try:
@@ -253,132 +203,100 @@ class Announcements:
         except SignerUnavailable as exc:
             raise AnnouncementRefused("no_signer", str(exc)) from exc
 
-    def _deliver(self, announcement: Announcement, order: str, expires_at: int) -> None:
-        for node in {part.device.of_node for part in announcement.parts}:
-            speakers = tuple(part.device.device for part in announcement.parts if part.device.of_node == node)
-            self._deliveries[order, node] = _Delivery(
-                order=order,
-                node=node,
-                speakers=speakers,
-                expires_at=expires_at,
-                announcement=announcement.id,
-                due=self._clock.monotonic(),
-            )
-        self._wake.set()
+    def _waiting(self, device: DeviceKey, now: int) -> Part:
+        reason = "" if self._dispatch.greeted(device.of_node) else NODE_GONE
+        return Part(device=device, stage=Stage.PENDING, reason=reason, at={Stage.PENDING: now})
 
-    async def _send_in_time(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            now = self._clock.monotonic()
-            for delivery in [one for one in self._deliveries.values() if one.due <= now]:
-                await self._send(delivery)
+    def _send(self, announcement: Announcement, order: str, expires_at: int, stages: Container[Stage]) -> None:
+        """Send an order to each edge node of which a loudspeaker stands at one of the stages."""
+        for node in _nodes(announcement):
+            parts = [part for part in announcement.parts if part.device.of_node == node]
+            if any(_standing(part) in stages for part in parts):
+                self._dispatch.send(order, node, tuple(part.device.device for part in parts), expires_at)
 
-    async def _send(self, delivery: _Delivery) -> None:
-        wait = RESEND_AFTER[min(delivery.tries, len(RESEND_AFTER) - 1)]
-        delivery.due = self._clock.monotonic() + wait
-        box = self._boxes.get(delivery.node)
-        hello = box.hello if box else None
-        if hello is None:
-            return  # its hello will make this due; without one no envelope could be fresh
-        try:
-            envelope = await self._signer.wrap(
-                delivery.order,
-                node=delivery.node.node,
-                speakers=delivery.speakers,
-                challenge=hello.challenge,
-                min_bundle=self._trust.bundle.version,
-            )
-        except (SignerRefused, SignerUnavailable) as exc:
-            log.warning("order %s for %s: %s", delivery.order[:8], delivery.node.node, exc)
-            return
-        if self._command(delivery.node, ENVELOPE, envelope):
-            delivery.tries += 1
-            if delivery.order == delivery.announcement:
-                self._advance(delivery.announcement, delivery.node, None, Stage.SENT, "", self._clock.now_ms())
+    def _sent(self, delivery: Delivery) -> None:
+        self._decide(delivery.order, delivery.node, {Stage.PENDING}, Stage.SENT)
 
-    def _send_trust(self, node: NodeKey, box: _Box) -> None:
-        now = self._clock.monotonic()
-        if now - box.told_bundle < 1.0 or box.hello is None:
-            return
-        box.told_bundle = now
-        for root in self._trust.roots[box.hello.root_version :]:
-            self._command(node, ROOT, root)
-        self._command(node, BUNDLE, self._trust.bundle_raw)
-
-    def _command(self, node: NodeKey, name: str, value: str) -> bool:
-        at = self._clock.now_ms()
-        metric = WireMetric(name=name, at=at, datatype=DataType.STRING, value=value)
-        topic = str(Topic(node.group, MessageType.NCMD, node.node))
-        return self._publish(topic, encode(Payload(at=at, metrics=(metric,))))
+    def _expired(self, delivery: Delivery) -> None:
+        announcement = self._store.stopped_by(delivery.order) or delivery.order
+        reason = NEVER_ANSWERED if delivery.tries else NEVER_REACHED
+        self._decide(announcement, delivery.node, NOT_CONFIRMED, Stage.EXPIRED, reason)
 
     async def _settle_in_time(self) -> None:
+        cursor = await self._from_here()
         while True:
-            while True:
-                rows = await asyncio.to_thread(self._readings.events, self._store.cursor(), OUTCOME, MOST_OUTCOMES)
-                for row in rows:
-                    self._take_outcome(row)
-                if len(rows) < MOST_OUTCOMES:
-                    break
-            await self._news.wait()
-            self._news.clear()
+            try:
+                while True:
+                    rows = await asyncio.to_thread(self._readings.events, cursor, OUTCOME, MOST_OUTCOMES)
+                    for row in rows:
+                        self._take_outcome(row)
+                        cursor = row.id
+                    if len(rows) < MOST_OUTCOMES:
+                        break
+                await self._news.wait()
+                self._news.clear()
+            except Exception:
+                log.exception("outcomes could not be read or kept; again in %.0f s", AGAIN_SECONDS)
+                await self._clock.sleep(AGAIN_SECONDS)
+
+    async def _from_here(self) -> int:
+        """Return the event to go on behind; the first, where the one read last is not in the store any more.
+
+        A store restored from a backup numbers anew what comes in again. Outcomes read twice change nothing.
+        """
+        cursor = self._store.cursor()
+        rows = await asyncio.to_thread(self._readings.events, cursor - 1, OUTCOME, 1)
+        return cursor if rows and rows[0].id == cursor else 0
 
     def _take_outcome(self, row: EventRow) -> None:
         node = row.key.of_node
-        key = self._keys.get(node)
         try:
-            if key is None:
+            if node not in self._keys:
                 raise BroadcastRefused("its identity key is not known here")
-            outcome = verified(Outcome, str(row.value), [key])
+            outcome = verified(Outcome, str(row.value), [self._keys[node]])
             if outcome.node != node.node:
                 raise BroadcastRefused(f"it names {outcome.node}")
         except BroadcastRefused as exc:
             self._count_forgery(f"outcome of {node.node}: {exc}")
             self._store.advance(row.id)
             return
-        delivery = self._deliveries.get((outcome.order, node))
         # An acceptance is enough to stop resending: the box has the order on disk and owes an outcome.
-        if delivery is not None:
-            del self._deliveries[outcome.order, node]
-        self._advance(outcome.order, node, outcome.speaker, outcome.stage, outcome.reason, outcome.at, cursor=row.id)
-
-    def _advance(
-        self,
-        announcement: str,
-        node: NodeKey,
-        speaker: str | None,
-        stage: Stage,
-        reason: str,
-        at: int,
-        *,
-        cursor: int | None = None,
-    ) -> None:
-        known = self._store.get(announcement)
-        if known is None:  # the outcome of a stop order, or of an announcement before a restore
-            if cursor is not None:
-                self._store.advance(cursor)
+        self._dispatch.end(outcome.order, node)
+        stopped = self._store.stopped_by(outcome.order)
+        if stopped is None:
+            self._box_said(outcome, node, row.id)
             return
+        if outcome.stage is Stage.FINISHED:
+            # The box will not play it any more, should it still come; what it had begun it reports by itself.
+            self._decide(stopped, node, NOT_CONFIRMED, Stage.STOPPED)
+        self._store.advance(row.id)
+
+    def _box_said(self, outcome: Outcome, node: NodeKey, cursor: int) -> None:
+        known = self._store.get(outcome.order)
         moved = [
-            replace(part, stage=after, reason=reason or part.reason, at={**part.at, stage: at})
-            for part in known.parts
-            if part.device.of_node == node and speaker in {None, part.device.device}
-            for after in [settle(part.stage, stage)]
-            if after is not part.stage
+            _moved(part, after, outcome.reason, outcome.at)
+            for part in (known.parts if known is not None else ())
+            if part.device.of_node == node and outcome.speaker in {None, part.device.device}
+            for after in [settle(_standing(part), outcome.stage)]
+            if after is not _standing(part)
         ]
-        if moved or cursor is not None:
-            self._store.update(announcement, moved, cursor=cursor)
+        self._store.update(outcome.order, moved, cursor=cursor)
         if moved:
             self._touch()
 
-    def _expire(self) -> None:
-        now = self._clock.now_ms()
-        for key, delivery in list(self._deliveries.items()):
-            if now <= delivery.expires_at:
-                continue
-            del self._deliveries[key]
-            if delivery.order == delivery.announcement:
-                reason = "never_reached" if delivery.tries == 0 else "never_answered"
-                self._advance(delivery.announcement, delivery.node, None, Stage.EXPIRED, reason, now)
+    def _decide(
+        self, announcement: str, node: NodeKey, stages: Container[Stage], stage: Stage, reason: str = ""
+    ) -> None:
+        """Move the parts of one edge node that stand at one of the stages."""
+        known = self._store.get(announcement)
+        moved = [
+            _moved(part, stage, reason, self._clock.now_ms())
+            for part in (known.parts if known is not None else ())
+            if part.device.of_node == node and part.stage in stages
+        ]
+        if moved:
+            self._store.update(announcement, moved)
+            self._touch()
 
     def _count_forgery(self, sentence: str) -> None:
         self.forged += 1
@@ -390,9 +308,15 @@ class Announcements:
             watching.set()
 
 
-def identity(text: str) -> bytes:
-    """Return a box's public key from its base64; raise ValueError if it is none."""
-    raw = base64.b64decode(text, validate=True)
-    if len(raw) != 32:
-        raise ValueError(f"{len(raw)} bytes, an Ed25519 public key has 32")
-    return raw
+def _nodes(announcement: Announcement) -> list[NodeKey]:
+    return list(dict.fromkeys(part.device.of_node for part in announcement.parts))
+
+
+def _standing(part: Part) -> Stage:
+    """Return the stage that a box's word is measured against: that the hub gave up on it is not the box's word."""
+    return Stage.SENT if part.reason in {NEVER_REACHED, NEVER_ANSWERED} else part.stage
+
+
+def _moved(part: Part, stage: Stage, reason: str, at: int) -> Part:
+    reached: dict[Stage, int] = {one: when for one, when in part.at.items() if one is not Stage.EXPIRED}
+    return replace(part, stage=stage, reason=reason, at={**reached, stage: at})

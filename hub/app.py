@@ -25,6 +25,7 @@ from hub.places import Places
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
 from hub.storage.embedded import EmbeddedStore
+from hub.trust import Trust, identity
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
     )
 
 
-def trust_of(config: BroadcastConfig, nodes: list[EdgeNodeConfig]) -> announcements.Trust:
+def trust_of(config: BroadcastConfig, nodes: list[EdgeNodeConfig]) -> Trust:
     """Return the trust that files hold, its signatures verified; raise BroadcastRefused with the reason."""
     chain = [_text(one) for one in config.roots]
     root = pinned_root(chain[0])
@@ -113,10 +114,8 @@ def trust_of(config: BroadcastConfig, nodes: list[EdgeNodeConfig]) -> announceme
         root = next_root(root, successor)
     raw = _text(config.bundle)
     bundle = verified(Bundle, raw, root.keys, threshold=root.threshold)
-    identities = {
-        NodeKey(one.group, one.id): announcements.identity(one.identity) for one in nodes if one.identity is not None
-    }
-    return announcements.Trust(bundle_raw=raw, bundle=bundle, roots=chain, identities=identities)
+    identities = {NodeKey(one.group, one.id): identity(one.identity) for one in nodes if one.identity is not None}
+    return Trust(bundle_raw=raw, bundle=bundle, roots=chain, identities=identities)
 
 
 def _broker_settings(config: Config) -> broker.Settings:

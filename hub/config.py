@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from contract.topics import valid_id
-from hub.announcements import identity
+from hub.trust import identity
 
 SAMPLE = """\
 # The hub: `hamlet-hub serve hub.toml`. Paths are relative to this file.

@@ -54,15 +54,25 @@ def levelled(sound: Sound, rate: int) -> Sound | None:
 
 
 def _k_weighted(sound: Sound, rate: int) -> Sound:
-    """Return the sound behind the two filters of BS.1770-4, annex 1, applied to its spectrum."""
-    size = 1 << (2 * len(sound) - 1).bit_length()  # padded, so that the end does not run into the beginning
+    """Return the sound behind the two filters of BS.1770-4, annex 1, applied to its spectrum piece by piece.
+
+    Each piece is filtered together with the second before it: by then the filters have forgotten what was earlier (the
+    slower one, a high-pass at 38 Hz, has a time constant of 4 ms).
+    """
+    piece, before = 60 * rate, rate
+    size = 1 << (2 * (piece + before) - 1).bit_length()  # padded, so that the end does not run into the beginning
     z = np.exp(-2j * np.pi * np.fft.rfftfreq(size))
     response = np.ones_like(z)
     for stage in (_shelf(rate), _high_pass(rate)):
         response *= (stage.b[0] + stage.b[1] * z + stage.b[2] * z**2) / (
             stage.a[0] + stage.a[1] * z + stage.a[2] * z**2
         )
-    return np.fft.irfft(np.fft.rfft(sound, size) * response, size)[: len(sound)]
+    weighted = np.empty_like(sound)
+    for start in range(0, len(sound), piece):
+        first, end = max(0, start - before), min(len(sound), start + piece)
+        filtered = np.fft.irfft(np.fft.rfft(sound[first:end], size) * response, size)
+        weighted[start:end] = filtered[start - first : end - first]
+    return weighted
 
 
 def _shelf(rate: int) -> _Biquad:

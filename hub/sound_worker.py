@@ -17,7 +17,10 @@ from hub.loudness import levelled
 
 RATE = 16_000
 CPU_SECONDS = 30
-MEMORY_BYTES = 2 * 1024**3
+MEMORY_BYTES = 1024**3
+
+FORMATS = "aac,aiff,amr,asf,caf,flac,matroska,mov,mp3,ogg,wav,w64"
+"""Containers of sound. Not FFmpeg's playlists (concat, hls): those would announce other files of this machine."""
 
 
 def main() -> None:
@@ -42,7 +45,7 @@ def main() -> None:
 def _decoded(raw: bytes, most_seconds: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
     pieces, length = [], 0
-    with av.open(io.BytesIO(raw), "r") as container:
+    with av.open(io.BytesIO(raw), "r", container_options={"format_whitelist": FORMATS}) as container:
         for frame in container.decode(audio=0):
             for one in resampler.resample(frame):
                 pieces.append(one.to_ndarray()[0])

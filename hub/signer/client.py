@@ -63,7 +63,9 @@ class SignerClient:
             }
         )
 
-    async def stop(self, *, issuer: str, why: str, stops: Sequence[str], expires_in_s: int) -> Made:
+    async def stop(
+        self, *, issuer: str, why: str, stops: Sequence[str], targets: Sequence[str], expires_in_s: int
+    ) -> Made:
         """Return an order to stop others, named by id."""
         return await self._make(
             {
@@ -71,6 +73,7 @@ class SignerClient:
                 "issuer": issuer,
                 "why": why,
                 "stops": list(stops),
+                "targets": list(targets),
                 "volume": 0,
                 "expires_in_s": expires_in_s,
                 "start_within_s": expires_in_s,

@@ -16,6 +16,10 @@ MOST_EXPIRY = 600
 """Seconds: what was not played ten minutes after the press is not played."""
 
 
+MINUTE = 60_000
+"""Milliseconds, on either side of now: a clock that was ahead for a while must not count against what comes after."""
+
+
 class SigningRefused(ValueError):
     """What the signer does not sign, and why."""
 
@@ -61,8 +65,9 @@ class Limits(_Strict):
 
 
 def make_order(request: OrderRequest, *, deployment: str, limits: Limits, recent: Sequence[int], now: int) -> Order:
-    """Return the order; raise SigningRefused over a limit. `recent`: when orders were made (ms), `now` in ms."""
-    if sum(1 for at in recent if now - at < 60_000) >= limits.orders_a_minute:
+    """Return the order; raise SigningRefused over a limit. `recent`: when those to play were made (ms), `now` in ms."""
+    # A stop is never too many: whoever presses play too often must still be able to end it.
+    if request.action == "play" and sum(1 for at in recent if abs(now - at) < MINUTE) >= limits.orders_a_minute:
         raise SigningRefused(f"{limits.orders_a_minute} orders were made within a minute; wait a minute")
     if request.expires_in_s > MOST_EXPIRY:
         raise SigningRefused(f"expires_in_s {request.expires_in_s} is over {MOST_EXPIRY}")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from contract.broadcast import BroadcastRefused, Envelope, Order, read, signed, 
 from contract.clock import Clock, SystemClock
 from contract.strict_json import JsonRefused, loads
 from hub.signer.config import SignerConfig, SignerConfigRefused
-from hub.signer.policy import OrderRequest, SigningRefused, WrapRequest, make_order
+from hub.signer.policy import MINUTE, OrderRequest, SigningRefused, WrapRequest, make_order
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,18 @@ class Signer:
         self._made: list[int] = []
         self._sequence = 0
         self._remember()
-        self._log = os.open(config.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._log = os.open(config.log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._end_torn_line()
 
     def answer(self, raw: bytes) -> dict[str, Any]:
         """Return the answer to one request: the order or envelope, or `error` with a sentence."""
+        try:
+            return self._answer(raw)
+        except OSError as exc:
+            log.exception("the log %s cannot be written: nothing is signed", self._config.log)
+            return {"error": f"the signer cannot write its log: {exc.strerror}; make room on its disk"}
+
+    def _answer(self, raw: bytes) -> dict[str, Any]:
         try:
             request = loads(raw, most_bytes=MOST_REQUEST)
             if isinstance(request, dict) and request.get("do") == "make":
@@ -55,13 +64,11 @@ class Signer:
 
     def _make(self, request: OrderRequest) -> dict[str, Any]:
         now = self._clock.now_ms()
-        self._made = [at for at in self._made if now - at < 60_000]
+        self._made = [at for at in self._made if abs(now - at) < MINUTE]
         order = make_order(
             request, deployment=self._config.deployment, limits=self._config.limits, recent=self._made, now=now
         )
-        self._made.append(now)
         raw = to_bytes(order)
-        self._orders[order.id] = raw
         self._write(
             {
                 "do": "make",
@@ -72,6 +79,9 @@ class Signer:
                 "targets": list(request.targets),
             }
         )
+        self._orders[order.id] = raw
+        if order.action == "play":
+            self._made.append(now)
         return {"order": base64.b64encode(raw).decode(), "id": order.id, "expires_at": order.expires_at}
 
     def _wrap(self, request: WrapRequest) -> dict[str, Any]:
@@ -82,6 +92,8 @@ class Signer:
         order = read(Order, raw)
         if now > order.expires_at:
             raise SigningRefused(f"order {request.order[:8]} has expired")
+        if request.node not in order.targets:
+            raise SigningRefused(f"order {request.order[:8]} is not for {request.node!r}")
         self._sequence = max(self._sequence + 1, now)
         envelope = Envelope(
             node=request.node,
@@ -99,8 +111,18 @@ class Signer:
     def _write(self, entry: dict[str, Any]) -> None:
         """Append to the log; on disk before anything leaves, since an unrecorded order must not sound."""
         line = json.dumps({"at": self._clock.now_ms(), **entry}, ensure_ascii=False)
-        os.write(self._log, line.encode() + b"\n")
+        whole = line.encode() + b"\n"
+        written = os.write(self._log, whole)
+        if written != len(whole):
+            os.ftruncate(self._log, os.fstat(self._log).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._config.log))
         os.fsync(self._log)
+
+    def _end_torn_line(self) -> None:
+        """Let what a power cut left half-written be a line of its own, so that the next one can be read."""
+        size = os.fstat(self._log).st_size
+        if size and os.pread(self._log, 1, size - 1) != b"\n":
+            os.write(self._log, b"\n")
 
     def _remember(self) -> None:
         now = self._clock.now_ms()
@@ -117,7 +139,8 @@ class Signer:
                     order = read(Order, raw)
                     if order.expires_at > now:
                         self._orders[order.id] = raw
-                        self._made.append(order.issued_at)
+                        if order.action == "play":
+                            self._made.append(order.issued_at)
 
 
 def load_key(path: Path) -> Ed25519PrivateKey:

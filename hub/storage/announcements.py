@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from contract.commands import FINAL, Stage
+from contract.commands import Stage
 from hub.devices import DeviceKey
 from hub.storage.database import open_database
 
@@ -38,10 +38,14 @@ class Announcement:
     volume: int
     parts: tuple[Part, ...]
 
-    @property
-    def settled(self) -> bool:
-        """Return whether every loudspeaker has come to an end."""
-        return all(part.stage in FINAL for part in self.parts)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """The signed order, by its id, that ends an announcement; worth sending until `expires_at` (ms)."""
+
+    order: str
+    announcement: str
+    expires_at: int
 
 
 class AnnouncementStore:
@@ -80,6 +84,25 @@ class AnnouncementStore:
                 self._put(one.id, part)
             self._audit(one.created_at, one.issuer, "announce", why, one.id)
 
+    def add_stop(self, stop: Stop, *, at: int, who: str) -> None:
+        """Keep a stop together with its line in the audit."""
+        with self._transaction():
+            row = (stop.order, stop.announcement, stop.expires_at)
+            self._database.execute("INSERT INTO stops VALUES (?, ?, ?)", row)
+            self._audit(at, who, "stop", "", stop.announcement)
+
+    def stops(self, announcement: str) -> list[Stop]:
+        """Return the stops of an announcement, the last one last."""
+        rows = self._database.execute(
+            "SELECT id, expires_at FROM stops WHERE announcement = ? ORDER BY rowid", (announcement,)
+        )
+        return [Stop(order=order, announcement=announcement, expires_at=expires_at) for order, expires_at in rows]
+
+    def stopped_by(self, order: str) -> str | None:
+        """Return the id of the announcement that an order stops, None if the order is no stop."""
+        row = self._database.execute("SELECT announcement FROM stops WHERE id = ?", (order,)).fetchone()
+        return str(row[0]) if row else None
+
     def update(self, announcement: str, parts: Sequence[Part], *, cursor: int | None = None) -> None:
         """Keep new stages of some parts, and how far the outcomes were read, in one transaction."""
         with self._transaction():
@@ -97,14 +120,18 @@ class AnnouncementStore:
         row = self._database.execute("SELECT id FROM cursors WHERE name = 'outcomes'").fetchone()
         return int(row[0]) if row else 0
 
-    def audit(self, at: int, who: str, what: str, why: str, subject: str) -> None:
-        """Add a line to the audit."""
-        with self._transaction():
-            self._audit(at, who, what, why, subject)
-
     def recent(self, most: int) -> list[Announcement]:
         """Return the newest announcements, newest first."""
         rows = self._database.execute("SELECT * FROM announcements ORDER BY created_at DESC LIMIT ?", (most,))
+        return [self._read(row) for row in rows.fetchall()]
+
+    def undelivered(self) -> list[Announcement]:
+        """Return the announcements of which some box has not said yet that it has them, oldest first."""
+        rows = self._database.execute(
+            "SELECT * FROM announcements WHERE id IN (SELECT announcement FROM parts WHERE stage IN (?, ?))"
+            " ORDER BY created_at",
+            (Stage.PENDING, Stage.SENT),
+        )
         return [self._read(row) for row in rows.fetchall()]
 
     def get(self, wanted: str) -> Announcement | None:

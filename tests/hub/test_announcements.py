@@ -31,6 +31,7 @@ from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
 from hub.storage.embedded import EmbeddedStore
 from hub.storage.timeseries import Batch, EventRow
+from hub.trust import Trust
 
 NODE = NodeKey("g", "n-01")
 SPEAKERS = (DeviceKey("g", "n-01", "loa-1"), DeviceKey("g", "n-01", "loa-2"))
@@ -56,6 +57,7 @@ class Station:
     sent: list[tuple[str, str, str]]
     box: Ed25519PrivateKey
     folder: Path
+    trust: Trust
     signer: asyncio.subprocess.Process
 
     def greet(self, key: Ed25519PrivateKey | None = None, *, challenge: str = CHALLENGE, bundle: int = 1) -> None:
@@ -127,7 +129,7 @@ async def station_at(folder: Path, clock: Any, *, limits: str = "") -> AsyncIter
         )
         running = asyncio.create_task(announcements.run())
         try:
-            yield Station(announcements, store, readings, sent, box, folder, signer)
+            yield Station(announcements, store, readings, sent, box, folder, trust, signer)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -158,7 +160,7 @@ async def test_what_leaves_is_an_envelope_that_the_box_would_obey(station: Stati
         Situation(
             node="n-01",
             deployment="d",
-            bundle=station.announcements._trust.bundle,
+            bundle=station.trust.bundle,
             speakers=frozenset({"loa-1", "loa-2"}),
             monotonic=10.0,
             wall=0,

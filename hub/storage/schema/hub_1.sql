@@ -23,6 +23,13 @@ CREATE TABLE parts (
     PRIMARY KEY (announcement, "group", node, device)
 ) STRICT, WITHOUT ROWID;
 
+-- Orders to stop an announcement, by the order's own id.
+CREATE TABLE stops (
+    id TEXT PRIMARY KEY,
+    announcement TEXT NOT NULL REFERENCES announcements (id),
+    expires_at INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE cursors (name TEXT PRIMARY KEY, id INTEGER NOT NULL) STRICT;
 
 -- Who did what, why and when. Rows are only ever added.
