@@ -114,14 +114,11 @@ def spent(work: Callable[[], object]) -> float:
     return (cpu() - before) * 1e6 / SAMPLES
 
 
-def say(figure: str, value: float, unit: str, *, reference: float | None = None, **detail: object) -> None:
-    """Print one figure."""
-    told: dict[str, object] = {"bench": "ingest", "figure": figure, "value": round(value, 3), "unit": unit}
+def say(name: str, figure: float, unit: str, *, reference: float | None = None, **detail: object) -> None:
+    """Print one figure; the reference is protobuf's bare parse of the same payloads in the same run."""
+    told: dict[str, object] = {"bench": name, "figure": round(figure, 3), "unit": unit}
     if reference is not None:
-        told |= {
-            "reference": {"protobuf parse of the same payloads": round(reference, 3)},
-            "ratio": round(value / reference, 1),
-        }
+        told |= {"reference": round(reference, 3), "ratio": round(figure / reference, 1)}
     print(json.dumps({**told, "detail": detail}), flush=True)
 
 
