@@ -127,7 +127,7 @@ class Signer:
     def _remember(self) -> None:
         now = self._clock.now_ms()
         try:
-            lines = self._config.log.read_text(encoding="utf-8").splitlines()
+            lines = self._config.log.read_bytes().split(b"\n")
         except OSError:
             return
         for line in lines:
