@@ -1,6 +1,7 @@
 """From play to the last verified outcome, with the real signer process and a box that answers or lies."""
 
 import asyncio
+import base64
 import io
 import json
 import sys
@@ -16,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from contract.broadcast import Hello, Outcome, signed
+from contract.broadcast import Hello, Order, Outcome, read, signed
 from contract.clock import SystemClock
 from contract.commands import Stage
 from contract.payload import decode
@@ -91,10 +92,20 @@ class Station:
     def envelopes(self) -> list[str]:
         return [value for _, name, value in self.sent if name == "Broadcast/Envelope"]
 
+    def orders(self) -> list[Order]:
+        """Return the order in each envelope that was sent."""
+        inside = [json.loads(base64.b64decode(json.loads(one)["payload"])) for one in self.envelopes()]
+        return [read(Order, base64.b64decode(one["order"])) for one in inside]
+
+    def reasons(self, order: str) -> list[str]:
+        found = self.announcements.get(order)
+        assert found is not None
+        return [part.reason for part in found.parts]
+
 
 @asynccontextmanager
-async def station_at(folder: Path, clock: Any, *, limits: str = "") -> AsyncIterator[Station]:
-    kept = ceremony.demo(folder / "keys", deployment="d", group="g", nodes=["n-01"], clock=SystemClock())
+async def signer_at(folder: Path, limits: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+    ceremony.demo(folder / "keys", deployment="d", group="g", nodes=["n-01"], clock=SystemClock())
     config = folder / "signer.toml"
     config.write_text(
         f'deployment = "d"\nkey = "keys/signer.pem"\nsocket = "s.sock"\nlog = "s.log"\n{limits}', encoding="utf-8"
@@ -103,9 +114,21 @@ async def station_at(folder: Path, clock: Any, *, limits: str = "") -> AsyncIter
         sys.executable, "-m", "hub", "signer", config, stderr=asyncio.subprocess.PIPE
     )
     assert signer.stderr is not None
-    async with asyncio.timeout(20):
-        while b"answers on" not in await signer.stderr.readline():
-            assert signer.returncode is None
+    try:
+        async with asyncio.timeout(20):
+            while b"answers on" not in await signer.stderr.readline():
+                assert signer.returncode is None
+        yield signer
+    finally:
+        if signer.returncode is None:
+            signer.terminate()
+        await signer.wait()
+        signer.stderr.feed_eof()
+
+
+@asynccontextmanager
+async def opened(folder: Path, clock: Any, signer: asyncio.subprocess.Process) -> AsyncIterator[Station]:
+    """Open what a hub opens between two starts."""
     sent: list[tuple[str, str, str]] = []
 
     def publish(topic: str, payload: bytes) -> bool:
@@ -113,9 +136,12 @@ async def station_at(folder: Path, clock: Any, *, limits: str = "") -> AsyncIter
         sent.append((topic, str(metric.name), str(metric.value)))
         return True
 
-    nodes = [EdgeNodeConfig(group="g", id="n-01", commune="Xã", hamlet="Ấp", identity=kept.identities["n-01"])]
-    trust = trust_of(BroadcastConfig(signer_socket=folder / "s.sock", roots=[kept.root], bundle=kept.bundle), nodes)
-    box = load_pem_private_key((folder / "keys" / "n-01.pem").read_bytes(), None)
+    keys = folder / "keys"
+    known = json.loads((keys / "identities.json").read_text())["n-01"]
+    nodes = [EdgeNodeConfig(group="g", id="n-01", commune="Xã", hamlet="Ấp", identity=known)]
+    config = BroadcastConfig(signer_socket=folder / "s.sock", roots=[keys / "root.json"], bundle=keys / "bundle.json")
+    trust = trust_of(config, nodes)
+    box = load_pem_private_key((keys / "n-01.pem").read_bytes(), None)
     assert isinstance(box, Ed25519PrivateKey)
     with AnnouncementStore(folder) as store, EmbeddedStore(folder) as readings:
         announcements = Announcements(
@@ -133,10 +159,12 @@ async def station_at(folder: Path, clock: Any, *, limits: str = "") -> AsyncIter
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            if signer.returncode is None:
-                signer.terminate()
-            await signer.wait()
-            signer.stderr.feed_eof()
+
+
+@asynccontextmanager
+async def station_at(folder: Path, clock: Any, *, limits: str = "") -> AsyncIterator[Station]:
+    async with signer_at(folder, limits) as signer, opened(folder, clock, signer) as station:
+        yield station
 
 
 @pytest.fixture
@@ -219,8 +247,6 @@ async def test_a_new_challenge_is_wrapped_at_once(station: Station, eventually: 
 
 
 def _challenges(envelopes: list[str]) -> set[str]:
-    import base64
-
     return {json.loads(base64.b64decode(json.loads(one)["payload"]))["challenge"] for one in envelopes}
 
 
@@ -257,6 +283,129 @@ async def test_what_nobody_confirmed_in_time_is_recorded_as_expired(
         found = station.announcements.get(made.id)
         assert found is not None
         assert found.parts[0].reason == "never_reached"
+
+
+async def test_the_boxs_late_word_counts_more_than_the_hubs_giving_up(
+    tmp_path: Path, clock: Any, eventually: Any
+) -> None:
+    """It played, and then the line went down for an hour: the record must not say that it never sounded."""
+    clock.wall = float(SystemClock().now_ms())
+    async with station_at(tmp_path, clock) as station:
+        station.greet()
+        made = await station.announcements.announce(request())
+        await clock.advance(1)
+        await eventually(station.envelopes)
+        clock.wall += 601_000
+        await clock.advance(6)
+        await eventually(lambda: station.stages(made.id) == [Stage.EXPIRED] * 2)
+        assert station.reasons(made.id) == ["never_answered"] * 2
+        for stage in (Stage.ACCEPTED, Stage.STARTED, Stage.FINISHED):
+            station.report(made.id, stage, None if stage is Stage.ACCEPTED else "loa-1")
+        await eventually(lambda: station.stages(made.id) == [Stage.FINISHED, Stage.ACCEPTED])
+        assert station.reasons(made.id) == ["", ""]
+        station.report(made.id, Stage.EXPIRED, "loa-2")
+        station.report(made.id, Stage.FINISHED, "loa-2")
+        await eventually(lambda: station.store.cursor() == 5)
+        assert station.stages(made.id)[1] is Stage.EXPIRED, "the box's own word is final"
+
+
+async def test_an_order_under_way_is_taken_up_after_a_restart(tmp_path: Path, eventually: Any) -> None:
+    async with signer_at(tmp_path) as signer:
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            made = await station.announcements.announce(request())
+            assert station.reasons(made.id) == ["node_gone"] * 2
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            station.greet()
+            await eventually(lambda: station.stages(made.id) == [Stage.SENT] * 2)
+            assert station.reasons(made.id) == ["", ""]
+            station.report(made.id, Stage.ACCEPTED)
+            await eventually(lambda: station.stages(made.id) == [Stage.ACCEPTED] * 2)
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            station.greet()
+            other = await station.announcements.announce(request())
+            await eventually(station.envelopes)
+            assert {one.id for one in station.orders()} == {other.id}, "what a box has is not sent again"
+
+
+async def test_what_expired_while_the_hub_was_away_is_recorded(tmp_path: Path, clock: Any, eventually: Any) -> None:
+    async with signer_at(tmp_path) as signer:
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            made = await station.announcements.announce(request())
+        clock.wall = float(SystemClock().now_ms() + 3_600_000)
+        async with opened(tmp_path, clock, signer) as station:
+            await eventually(lambda: station.stages(made.id) == [Stage.EXPIRED] * 2)
+
+
+async def test_what_never_left_is_stopped_at_once_and_never_leaves(station: Station, eventually: Any) -> None:
+    made = await station.announcements.announce(request())
+    await station.announcements.stop(made.id, "local")
+    assert station.stages(made.id) == [Stage.STOPPED] * 2
+    station.greet()
+    await eventually(lambda: len(station.envelopes()) >= 2)
+    assert {one.action for one in station.orders()} == {"stop"}
+
+
+async def test_a_stop_holds_across_a_restart(tmp_path: Path, eventually: Any) -> None:
+    async with signer_at(tmp_path) as signer:
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            station.greet()
+            made = await station.announcements.announce(request())
+            await eventually(station.envelopes)
+            await station.announcements.stop(made.id, "local")
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            station.greet()
+            await eventually(lambda: len(station.envelopes()) >= 2)
+            assert {one.action for one in station.orders()} == {"stop"}
+            stop = station.orders()[0]
+            assert stop.stops == (made.id,)
+            station.report(stop.id, Stage.ACCEPTED)
+            station.report(stop.id, Stage.FINISHED)
+            await eventually(lambda: station.stages(made.id) == [Stage.STOPPED] * 2)
+
+
+async def test_what_has_ended_needs_no_stop(station: Station, eventually: Any) -> None:
+    station.greet()
+    made = await station.announcements.announce(request())
+    station.report(made.id, Stage.FINISHED)
+    await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
+    assert (await station.announcements.stop(made.id, "local")).id == made.id
+    assert (station.folder / "s.log").read_text().count('"do": "make"') == 1
+
+
+async def test_a_bundle_that_was_lost_on_its_way_is_sent_again(station: Station, eventually: Any) -> None:
+    station.greet(bundle=0)
+    await station.announcements.announce(request())
+    await eventually(lambda: [name for _, name, _ in station.sent].count("Broadcast/Bundle") >= 2)
+
+
+async def test_a_store_restored_from_a_backup_does_not_hide_outcomes(tmp_path: Path, eventually: Any) -> None:
+    async with signer_at(tmp_path) as signer:
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            station.greet()
+            made = await station.announcements.announce(request())
+            for stage in (Stage.ACCEPTED, Stage.STARTED):
+                station.report(made.id, stage)
+            await eventually(lambda: station.store.cursor() == 2)
+        for file in tmp_path.glob("store.db*"):
+            file.unlink()
+        async with opened(tmp_path, SystemClock(), signer) as station:
+            station.report(made.id, Stage.FINISHED)
+            await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
+            assert station.store.cursor() == 1
+
+
+async def test_a_disk_that_was_full_delays_outcomes_and_ends_nothing(
+    station: Station, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hub.announcements.AGAIN_SECONDS", 0.05)
+    station.greet()
+    made = await station.announcements.announce(request())
+    await eventually(station.envelopes)
+    station.store._database.execute("PRAGMA query_only = 1")
+    station.report(made.id, Stage.FINISHED)
+    await eventually(lambda: "outcomes could not be read or kept" in caplog.text)
+    station.store._database.execute("PRAGMA query_only = 0")
+    await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
 
 
 async def test_without_the_signer_nothing_is_kept_that_could_sound_later(station: Station) -> None:
