@@ -4,21 +4,15 @@ import argparse
 import asyncio
 import json
 import logging
-import socket
 import sqlite3
 import sys
 from pathlib import Path
+from types import ModuleType
 
-import uvicorn
-
-from contract.broadcast import BroadcastRefused
 from contract.clock import SystemClock
-from hub.app import create, trust_of
-from hub.config import SAMPLE, Config, ConfigRefused, load, problems
+from hub.config import SAMPLE, ConfigRefused
 from hub.signer import ceremony, process
 from hub.signer import config as signer_config
-
-STOP_SECONDS = 2
 
 
 def main() -> int:
@@ -41,10 +35,11 @@ def main() -> int:
             case "signer":
                 asyncio.run(process.serve(signer_config.load(asked.file)))
             case "check":
-                _checked(asked.file)
+                _server().checked(asked.file)
                 print(f"{asked.file}: good")
             case _:
-                _serve(_checked(asked.file))
+                server = _server()
+                server.serve(server.checked(asked.file))
     except (ConfigRefused, signer_config.SignerConfigRefused) as exc:
         print(exc, file=sys.stderr)
         return 1
@@ -54,6 +49,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _server() -> ModuleType:
+    # Not loaded where the signer runs: beside its key there shall be as little code as possible.
+    from hub import serve  # noqa: PLC0415  # said above
+
+    return serve
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,46 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     trust.add_argument("--group", required=True)
     trust.add_argument("--node", action="append", required=True, help="an edge node's id; may be given again")
     return parser
-
-
-def _checked(file: Path) -> Config:
-    config = load(file)
-    wrong = problems(config)
-    if wrong:
-        raise ConfigRefused("\n".join(f"{file}: {one}" for one in wrong))
-    if config.broadcast is not None:
-        try:
-            trust_of(config.broadcast, config.edge_nodes)
-        except BroadcastRefused as exc:
-            raise ConfigRefused(f"{file}: broadcast: {exc}") from exc
-    return config
-
-
-def _serve(config: Config) -> None:
-    hub = config.hub
-    listener = socket.socket(socket.AF_INET6 if ":" in hub.listen else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((hub.listen, hub.port))
-    except OSError as exc:
-        raise ConfigRefused(
-            f"hub port: {hub.listen}:{hub.port} cannot be used ({exc.strerror}); choose another"
-        ) from exc
-    url = f"http://{hub.listen}:{listener.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create(config, SystemClock()),
-            log_level="warning",
-            timeout_graceful_shutdown=STOP_SECONDS,
-            server_header=False,
-        )
-    )
-    if hub.status_file is not None:
-        aside = hub.status_file.with_name(f".{hub.status_file.name}")
-        aside.write_text(json.dumps({"url": url}), encoding="utf-8")
-        aside.replace(hub.status_file)
-    print(f"hub: {url}", file=sys.stderr, flush=True)
-    server.run(sockets=[listener])
 
 
 if __name__ == "__main__":

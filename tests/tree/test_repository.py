@@ -58,7 +58,7 @@ THIRD_PARTY = {
     "pymodbus": {"edge/drivers/modbus_sensor.py", "simulators/modbus_probe.py"},
     "espeakng_loader": {"hub/speech_worker.py"},
     "av": {"edge/audio.py", "hub/sound_worker.py", "simulators/demo.py"},
-    "uvicorn": {"hub/__main__.py"},
+    "uvicorn": {"hub/serve.py"},
     "psutil": {"edge/drivers/box.py"},
 }
 

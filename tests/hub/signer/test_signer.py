@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +191,11 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key.pem").chmod(0o600)
     with pytest.raises(SignerConfigRefused, match="key"):
         load_key(tmp_path / "key.pem")
+
+
+def test_the_process_that_holds_the_key_loads_no_server_and_no_store() -> None:
+    ask_python = (
+        "import hub.__main__, sys; print(sorted({'fastapi', 'uvicorn', 'duckdb', 'paho', 'av'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", ask_python], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
