@@ -1,6 +1,7 @@
 """Audio by digest: fetched once, believed only when digest and length are right, wherever it came from."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -93,13 +94,18 @@ class AudioCache:
             out.flush()
             os.fsync(out.fileno())
         aside.replace(path)
-        files = sorted(self._folder.iterdir(), key=lambda one: one.stat().st_mtime)
-        size = sum(one.stat().st_size for one in files)
-        for old in files[:-1]:
+        files: list[tuple[float, int, Path]] = []
+        for one in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another order's file, just renamed or removed
+                found = one.stat()
+                files.append((found.st_mtime, found.st_size, one))
+        files.sort()
+        size = sum(bytes_ for _, bytes_, _ in files)
+        for _, bytes_, old in files[:-1]:
             if size <= MOST_BYTES:
                 break
-            size -= old.stat().st_size
-            old.unlink()
+            size -= bytes_
+            old.unlink(missing_ok=True)
 
 
 def _is_right(path: Path, step: Step) -> bool:
