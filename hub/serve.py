@@ -36,6 +36,7 @@ def serve(config: Config) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((hub.listen, hub.port))
+        listener.listen()  # from here on nobody who was told the address is turned away
     except OSError as exc:
         raise ConfigRefused(
             f"hub port: {hub.listen}:{hub.port} cannot be used ({exc.strerror}); choose another"
