@@ -26,10 +26,10 @@ bench:       ## benchmarks, one JSON object a figure; B=ingest for one
 	@.ci/prepare test
 	@for one in $(if $(B),$(B),ingest edge announce); do $(PYTHON) tests/bench/$$one.py || exit 1; done
 
-lock:        ## lock what demo and tests install, by hash
+lock:        ## lock what tests and demo install, by hash; the demo runs on the versions that were tested
 	@.ci/prepare test
-	$(PYTHON) -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra edge --extra hub --extra simulators --extra speech --extra build pyproject.toml -o requirements/demo.txt
 	$(PYTHON) -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/test.txt
+	$(PYTHON) -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --constraint requirements/test.txt $(addprefix --extra ,edge hub simulators speech build) pyproject.toml -o requirements/demo.txt
 
 proto:       ## generate contract/sparkplug_pb2.py from its schema
 	@python3 -m venv .venv-proto && .venv-proto/bin/pip install -q grpcio-tools

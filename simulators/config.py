@@ -31,9 +31,11 @@ hamlets:
                 lasts_seconds: 30
     speakers:
       - id: speaker-01
+        host: 127.0.0.1       # the address it listens at
         port: 0               # 0: a free one, told in the status file
         user: box
         password: demo
+        volume: 50            # at start, 0-100
         faults: []            # silent, slow, refuse, unauthorised, nonsense, deaf, amplifier_failed, line_open, muted
 """
 

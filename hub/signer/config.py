@@ -12,7 +12,7 @@ SAMPLE = """\
 # The signer: `hamlet-hub signer signer.toml`. A process of its own; the web server cannot read its key.
 deployment = "smart-hamlet-demo"
 key = "signer.pem"               # Ed25519, readable by the signer alone
-socket = "signer.sock"           # where the hub asks; readable by the hub's group alone
+socket = "signer.sock"           # where the hub asks; its own user's alone
 log = "signer.log"               # every order: who, what, why, when; appended, never changed
 
 [limits]

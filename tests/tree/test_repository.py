@@ -5,9 +5,18 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel
+
+import edge.config
+import hub.config
+import hub.signer.config
+import simulators.config
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
@@ -97,6 +106,30 @@ def test_what_is_installed_is_locked_by_hash(name: str) -> None:
     assert "index-url" not in lock
 
 
+def pinned(name: str) -> dict[str, str]:
+    lock = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9][\w.-]*)==([^\s;\\]+)", lock, re.MULTILINE))
+
+
+def test_the_locks_hold_what_the_project_file_asks_for_and_agree_with_each_other() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    demo, test = pinned("demo"), pinned("test")
+    extras = project["optional-dependencies"]
+    asked = {
+        "demo": [*project["dependencies"], *(one for name in extras if name != "dev" for one in extras[name])],
+        "test": [*project["dependencies"], *(one for name in extras for one in extras[name])],
+    }
+    unmet = [
+        (lock, text)
+        for lock, texts in asked.items()
+        for text in texts
+        for wanted in [Requirement(text)]
+        if not wanted.specifier.contains(pinned(lock).get(canonicalize_name(wanted.name), "0"))
+    ]
+    assert unmet == [], "run: make lock"
+    assert {name: version for name, version in demo.items() if test.get(name) != version} == {}
+
+
 def test_npm_locks_hold_no_address() -> None:
     for lock in (one for one in FILES if one.name == "package-lock.json"):
         text = lock.read_text(encoding="utf-8")
@@ -104,38 +137,39 @@ def test_npm_locks_hold_no_address() -> None:
         assert '"integrity"' in text
 
 
-@pytest.mark.parametrize("side", ["edge", "hub"])
-def test_every_setting_is_in_the_sample_and_in_the_operating_guide(side: str) -> None:
-    from edge import config as edge_config
-    from hub import config as hub_config
-
-    module = {"edge": edge_config, "hub": hub_config}[side]
-    sample = module.SAMPLE
-    guide = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("module", "guide"),
+    [
+        (edge.config, "docs/operating.md"),
+        (hub.config, "docs/operating.md"),
+        (hub.signer.config, "docs/operating.md"),
+        (simulators.config, "simulators/README.md"),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_every_setting_is_in_the_sample_and_in_the_guide(module: ModuleType, guide: str) -> None:
+    text = (ROOT / guide).read_text(encoding="utf-8")
+    side = module.__name__.rsplit(".", 1)[0]
     fields = {
         name
         for thing in vars(module).values()
-        if isinstance(thing, type) and hasattr(thing, "model_fields") and thing.__module__ == module.__name__
+        if isinstance(thing, type) and issubclass(thing, BaseModel) and thing.__module__.startswith(side)
         for name in thing.model_fields
     }
-    assert [name for name in sorted(fields) if name not in sample] == []
-    assert [name for name in sorted(fields) if f"`{name}`" not in guide] == []
+    assert len(fields) > 5
+    assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", module.SAMPLE)] == []
+    assert [name for name in sorted(fields) if f"`{name}`" not in text] == []
 
 
-def test_sample_files_load(tmp_path: Path) -> None:
-    from edge.config import SAMPLE as EDGE
-    from edge.config import load as load_edge
-    from hub.config import SAMPLE as HUB
-    from hub.config import load as load_hub
-    from hub.signer.config import SAMPLE as SIGNER
-    from hub.signer.config import load as load_signer
-    from simulators.config import SAMPLE as SIMULATORS
-    from simulators.config import load as load_simulators
-
-    for text, load in ((EDGE, load_edge), (HUB, load_hub), (SIGNER, load_signer), (SIMULATORS, load_simulators)):
-        file = tmp_path / "sample"
-        file.write_text(text, encoding="utf-8")
-        load(file)
+@pytest.mark.parametrize(
+    "module",
+    [edge.config, hub.config, hub.signer.config, simulators.config],
+    ids=lambda one: one.__name__,
+)
+def test_the_sample_file_loads(module: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "sample"
+    file.write_text(module.SAMPLE, encoding="utf-8")
+    module.load(file)
 
 
 def test_the_contract_page_names_tests_that_exist() -> None:
@@ -177,3 +211,19 @@ def test_ci_runs_the_readmes_test_command() -> None:
         page = (ROOT / name).read_text(encoding="utf-8")
         assert "make demo" in page
         assert "make test" in page
+
+
+def test_every_target_of_the_makefile_explains_itself_and_is_no_file() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    assert targets == set(re.findall(r"^([a-z]+): +## \S", text, re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert phony is not None
+    assert targets == set(phony[1].split())
+
+
+def test_make_bench_runs_every_benchmark() -> None:
+    benches = {one.stem for one in FILES if one.parent == ROOT / "tests" / "bench"}
+    named = re.search(r"\$\(if \$\(B\),\$\(B\),(.*?)\)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert named is not None
+    assert set(named[1].split()) == benches
