@@ -16,6 +16,9 @@ MOST_UPLOAD = 32 * 1024 * 1024
 MOST_SECONDS = 600
 MOST_TEXT = 3000
 WORKER_DEADLINE = 45.0
+MOST_WORKERS = 2
+"""At the same time; one takes up to 400 MB for ten minutes of sound."""
+
 VOICE = "vi"
 
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
@@ -53,6 +56,7 @@ class AudioStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._workers = asyncio.Semaphore(MOST_WORKERS)
 
     def path(self, sha256: str) -> Path | None:
         """Return the file with that digest, None if there is none."""
@@ -66,7 +70,8 @@ class AudioStore:
             raise AudioRefused("text_empty", "the text is empty")
         if len(text) > MOST_TEXT:
             raise AudioRefused("text_too_long", f"the text has {len(text)} characters, more than {MOST_TEXT}")
-        status, spoken = await _worker(["-m", "hub.speech_worker", VOICE], text.encode())
+        async with self._workers:
+            status, spoken = await _worker(["-m", "hub.speech_worker", VOICE], text.encode())
         if status == MISSING:
             raise AudioRefused("no_voice", "the voice is not installed: pip install 'smart-hamlet[speech]'")
         if status != 0:
@@ -77,7 +82,8 @@ class AudioStore:
         """Return an audio file levelled and kept; raise AudioRefused."""
         if len(raw) > MOST_UPLOAD:
             raise AudioRefused("file_too_large", f"the file has {len(raw)} bytes, more than {MOST_UPLOAD}")
-        status, answer = await _worker(["-m", "hub.sound_worker", str(MOST_SECONDS)], raw)
+        async with self._workers:
+            status, answer = await _worker(["-m", "hub.sound_worker", str(MOST_SECONDS)], raw)
         head, _, flac = answer.partition(b"\n")
         try:
             told = json.loads(head)
