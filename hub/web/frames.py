@@ -1,8 +1,8 @@
-"""Pages that stay alive: one frame is rendered for all who watch a page in one language, and only if it changed."""
+"""Pages that stay alive: one frame is rendered for all who watch a page in one language, and sent if it changed."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from contract.clock import Clock
@@ -37,8 +37,11 @@ class Frames:
         self._clock = clock
         self._pages: dict[str, _Page] = {}
 
-    async def watch(self, name: str, render: Callable[[], str]) -> AsyncIterator[str]:
-        """Yield frames of a page from now on, at most one a second; a slow watcher misses frames, never order."""
+    async def watch(self, name: str, render: Callable[[], str]) -> AsyncGenerator[str, None]:
+        """Yield frames of a page from now on, at most one a second; a slow watcher misses frames, never order.
+
+        An empty frame says that nothing changed: a page that hears nothing believes its link lost.
+        """
         page = self._pages.setdefault(name, _Page())
         if len(page.watchers) >= MOST_WATCHERS:
             return
@@ -47,17 +50,18 @@ class Frames:
         if page.loop is None:
             page.loop = asyncio.create_task(self._render(page, render), name=f"frames of {name}")
         closing = asyncio.create_task(self._closing.wait())
+        frame = asyncio.create_task(queue.get())
         try:
             yield render()
             while not self._closing.is_set():
-                frame = asyncio.create_task(queue.get())
                 done, _ = await asyncio.wait({frame, closing}, return_when=asyncio.FIRST_COMPLETED)
                 if frame not in done:
-                    frame.cancel()
                     break
-                yield frame.result()
+                shown, frame = frame.result(), asyncio.create_task(queue.get())
+                yield shown
         finally:
             closing.cancel()
+            frame.cancel()
             page.watchers.discard(queue)
             if not page.watchers and page.loop is not None:
                 page.loop.cancel()
@@ -67,12 +71,14 @@ class Frames:
         while True:
             await self._news()
             frame = render()
-            if frame != page.last:
-                page.last = frame
-                for queue in page.watchers:
+            news = "" if frame == page.last else frame
+            page.last = frame
+            for queue in page.watchers:
+                if news:
                     with contextlib.suppress(asyncio.QueueEmpty):
                         queue.get_nowait()
-                    queue.put_nowait(frame)
+                with contextlib.suppress(asyncio.QueueFull):  # what was not taken yet is sign enough
+                    queue.put_nowait(news)
             await self._clock.sleep(FRAME_SECONDS)
 
     async def _news(self) -> None:

@@ -125,7 +125,7 @@ async def frames(request: Request, name: str, hub: Given, id: str = "") -> Strea
     async def events() -> AsyncIterator[str]:
         async for frame in source.watch(f"{name}/{id}/{language}", whole):
             lines = "".join(f"data: {line}\n" for line in frame.splitlines())
-            yield f"{lines}\n"
+            yield (lines or "data:\n") + "\n"
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
