@@ -6,7 +6,7 @@ A broker that never notices a dead connection is no excuse: an edge node that sa
 from dataclasses import dataclass
 from enum import StrEnum
 
-from contract.catalog import ONLINE
+from contract.catalog import ONLINE, Cause
 
 SILENCE = 90_000
 """Milliseconds: an edge node says its uptime every 30 s, and three in a row are not lost by chance."""
@@ -24,6 +24,8 @@ class State(StrEnum):
 NODE_GONE = "node_gone"
 """Cause: the edge node went, so nobody can say more of its devices."""
 NODE_SILENT = "node_silent"
+INHIBITED = frozenset({Cause.UPSTREAM.value, Cause.MAINS.value})
+"""Causes that lie above the device: of itself nothing is known, and what lies above is said once, by itself."""
 DEAD = "dead"
 """Cause: a death certificate without a reason."""
 
@@ -73,6 +75,8 @@ def of_device(node: Presence, facts: DeviceFacts) -> Presence:
         return Presence(State.UNKNOWN)
     if node.state is State.OFFLINE:
         return Presence(State.STALE, NODE_GONE, node.since)
+    if facts.claim in INHIBITED:
+        return Presence(State.STALE, str(facts.claim), facts.claimed)
     if facts.claim is not None and facts.claim != ONLINE:
         return Presence(State.OFFLINE, facts.claim, facts.claimed)
     if not facts.born:

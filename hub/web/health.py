@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from contract.catalog import Kind
+from contract.catalog import STATE, Condition, Kind
 from contract.metrics import Quality
 from hub.live_state import LiveDevice
 from hub.presence import State
@@ -43,27 +43,41 @@ def judged(device: LiveDevice, now: int) -> Judged:
             return Judged(Health.OK, "", presence.since) if fault is None else fault
 
 
+_CONDITIONS = {
+    Condition.NO_STREAM: Health.PROBLEM,
+    Condition.NO_PICTURE: Health.PROBLEM,
+    Condition.FROZEN: Health.PROBLEM,
+    Condition.BLACK: Health.PROBLEM,
+    Condition.WRONG_DEVICE: Health.PROBLEM,
+    Condition.CLOCK_OFF: Health.WARNING,
+    Condition.REBOOTED: Health.WARNING,
+    Condition.STUCK: Health.PROBLEM,
+    Condition.OUT_OF_RANGE: Health.WARNING,
+    Condition.CALIBRATING: Health.MAINTENANCE,
+    Condition.INSTRUMENT_FAULT: Health.PROBLEM,
+    Condition.AMPLIFIER_FAILED: Health.PROBLEM,
+    Condition.LINE_FAILED: Health.PROBLEM,
+    Condition.MUTED: Health.PROBLEM,
+    Condition.HOT: Health.WARNING,
+    Condition.NO_RADIO: Health.PROBLEM,
+    Condition.NO_UPLINK: Health.PROBLEM,
+}
+"""What each condition means for whoever relies on the device; `ok` means nothing by itself."""
+
+
 def _fault(device: LiveDevice, now: int) -> Judged | None:
     values = device.values
-    if device.kind is Kind.LOUDSPEAKER:
-        for metric, bad, cause in (
-            ("Amp/OK", False, "amplifier_failed"),
-            ("Line/OK", False, "line_open"),
-            ("Audio/Muted", True, "muted"),
-        ):
-            known = values.get(metric)
-            if known is not None and known.value is bad:
-                return Judged(Health.PROBLEM, cause, known.at)
-        # A loudspeaker that nothing supervises may be silent without a word: that is not "ok".
-        if any(values.get(metric) is None or values[metric].value is None for metric in ("Amp/OK", "Line/OK")):
-            return Judged(Health.UNKNOWN, "unsupervised", device.presence.since)
+    told = values.get(STATE)
+    if told is not None and told.value in _CONDITIONS:
+        condition = Condition(str(told.value))
+        return Judged(_CONDITIONS[condition], condition.value, told.at)
+    # A loudspeaker that nothing supervises may be silent without a word: that is not "ok".
+    unsupervised = (values.get(metric) is None or values[metric].value is None for metric in ("Amp/OK", "Line/OK"))
+    if device.kind is Kind.LOUDSPEAKER and any(unsupervised):
+        return Judged(Health.UNKNOWN, "unsupervised", device.presence.since)
     worst = [one for one in values.values() if one.quality == Quality.BAD and not one.event]
     if worst:
         return Judged(Health.WARNING, "bad_values", min(one.at for one in worst))
-    if any(one.instrument == 2 for one in values.values()):
-        return Judged(Health.PROBLEM, "instrument_fault", device.presence.since)
-    if any(one.instrument == 1 for one in values.values()):
-        return Judged(Health.MAINTENANCE, "calibrating", device.presence.since)
     old = [one for one in values.values() if now > one.fresh_until and not one.event]
     if old:
         return Judged(Health.WARNING, "old_values", min(one.fresh_until for one in old))

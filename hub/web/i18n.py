@@ -21,7 +21,18 @@ LANGUAGES = ("vi", "en")
 ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 CATALOGUES = Path(__file__).parent / "messages"
 
-UNITS = {"Cel": "°C", "uS/cm": "µS/cm", "{NTU}": "NTU", "[pH]": "", "s": "s"}
+UNITS = {
+    "Cel": "°C",
+    "uS/cm": "µS/cm",
+    "ug/m3": "µg/m³",
+    "{NTU}": "NTU",
+    "{px}": "px",
+    "{client}": "",
+    "{radio}": "",
+    "[pH]": "",
+    "1": "",
+    "s": "s",
+}
 """UCUM codes as people write them; others stand as they are."""
 
 

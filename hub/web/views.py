@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.catalog import CATALOG, OUTCOME, PRESENCE, REFUSAL, Kind, metric
+from contract.catalog import CATALOG, OUTCOME, PRESENCE, REFUSAL, STATE, Kind, metric
 from contract.commands import FINAL, Stage
 from contract.metrics import Instrument, Quality
 from hub.live_state import LiveDevice, LiveValue
@@ -14,13 +14,19 @@ from hub.web.health import Health, Judged, judged
 from hub.web.i18n import Words
 
 _FIRST = {
-    Kind.WATER_PROBE: ("Water/pH", "Water/Temperature", "Water/Conductivity"),
     Kind.LOUDSPEAKER: ("Audio/Volume", "Playback/State"),
+    Kind.CAMERA: ("Picture/Age", "Picture/Brightness", "Clock/Skew"),
+    Kind.HOTSPOT: ("Wifi/Clients", "Uplink/OK", "Traffic/Received"),
+    Kind.WATER_PROBE: ("Water/pH", "Water/Temperature", "Water/Conductivity"),
+    Kind.AIR_STATION: ("Air/PM2.5", "Air/PM10", "Air/Temperature"),
+    Kind.HYDRO_STATION: ("Water/Level", "Rain/Total"),
+    Kind.NETWORK_DEVICE: ("Reach/RoundTrip", "Reach/Loss"),
     Kind.EDGE_NODE: ("Box/CPU", "Box/Disk"),
 }
 """What a list shows of each kind."""
 
-_HIDDEN = frozenset({OUTCOME, REFUSAL})
+_HIDDEN = frozenset({OUTCOME, REFUSAL, STATE})
+"""Told in other words already."""
 _SEVERITY = {health: place for place, health in enumerate(Health)}
 
 
@@ -270,14 +276,29 @@ CAUSE_WORDS = {
     "unauthorised": N_("wants another password"),
     "silent": N_("does not answer"),
     "nonsense": N_("answers nonsense"),
+    "not_found": N_("is not what was configured"),
     "misconfigured": N_("configured wrongly"),
+    "upstream": N_("what it hangs on is out"),
+    "mains": N_("mains power is out"),
     "node_gone": N_("its edge node is gone"),
     "node_silent": N_("edge node silent"),
     "dead": N_("switched off or gone"),
     "never_seen": N_("never heard of yet"),
     "amplifier_failed": N_("amplifier broken"),
-    "line_open": N_("loudspeaker line broken"),
+    "line_failed": N_("loudspeaker line broken"),
     "muted": N_("muted"),
+    "hot": N_("too hot"),
+    "no_stream": N_("no video stream"),
+    "no_picture": N_("no picture in the stream"),
+    "frozen": N_("picture frozen"),
+    "black": N_("picture black"),
+    "wrong_device": N_("another device answers at its address"),
+    "clock_off": N_("clock is wrong"),
+    "rebooted": N_("started anew"),
+    "stuck": N_("readings do not move"),
+    "out_of_range": N_("readings out of range"),
+    "no_radio": N_("no radio is on"),
+    "no_uplink": N_("no way to the Internet"),
     "unsupervised": N_("nothing supervises its sound"),
     "bad_values": N_("values not plausible"),
     "old_values": N_("values are old"),

@@ -129,8 +129,9 @@ async def test_nonsense_about_itself_changes_nothing(
         await client.publish(STATE, nonsense, qos=1)
         await client.publish("spBv1.0/g/NDATA/n", b"after", qos=1)
         found: list[Any] = []
-        while not any(one.payload == b"after" for one in found):
-            found += await broker.take(5)
+        async with asyncio.timeout(20):
+            while not any(one.payload == b"after" for one in found):
+                found += await broker.take(5)
         assert broker.online
         assert not running.done()
 

@@ -32,6 +32,8 @@ def test_silence_is_dated_from_the_last_word() -> None:
         (ONLINE, DeviceFacts(born=True, since=5, claim="online", claimed=7), Presence(State.ONLINE, "", 7)),
         (ONLINE, DeviceFacts(born=True, since=5), Presence(State.ONLINE, "", 5)),
         (ONLINE, DeviceFacts(born=True, since=5, claim="silent", claimed=7), Presence(State.OFFLINE, "silent", 7)),
+        (ONLINE, DeviceFacts(born=True, since=5, claim="upstream", claimed=7), Presence(State.STALE, "upstream", 7)),
+        (ONLINE, DeviceFacts(born=True, since=5, claim="mains", claimed=7), Presence(State.STALE, "mains", 7)),
         (ONLINE, DeviceFacts(born=False, since=5, claim="online", claimed=3), Presence(State.OFFLINE, "dead", 5)),
         (ONLINE, DeviceFacts(), Presence(State.UNKNOWN)),
         (

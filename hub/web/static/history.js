@@ -12,7 +12,10 @@
   const moment = new Intl.DateTimeFormat(lang, { day: "2-digit", month: "2-digit", hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: "Asia/Ho_Chi_Minh" });
   const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: "Asia/Ho_Chi_Minh" });
   const day = new Intl.DateTimeFormat(lang, { day: "2-digit", month: "2-digit", timeZone: "Asia/Ho_Chi_Minh" });
-  const units = { Cel: "°C", "uS/cm": "µS/cm", "{NTU}": "NTU", "[pH]": "" };
+  const units = {
+    Cel: "°C", "uS/cm": "µS/cm", "ug/m3": "µg/m³", "{NTU}": "NTU", "{px}": "px", "{client}": "", "{radio}": "",
+    "[pH]": "", 1: "",
+  };
   let chart = null;
   let asked = 0;
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from contract.metrics import DataType
 from hub.devices import DeviceKey, device_id
 
 PROBE = device_id(DeviceKey("g", "n-01", "probe-01"))
@@ -70,9 +71,10 @@ async def test_a_value_past_its_time_is_marked_old(hub: Any, client: Any) -> Non
 
 async def test_a_muted_or_unsupervised_loudspeaker_is_not_shown_as_working(hub: Any, client: Any) -> None:
     state = hub.state.hub.live.state(DeviceKey("g", "n-01", "loa-01"))
-    state.slots["Audio/Muted"].value = True
+    said = state.slot("Device/State", DataType.STRING, "")
+    said.at, said.value = state.slots["Audio/Volume"].at, "muted"
     assert "đang tắt tiếng" in (await client.get("/", params={"lang": "vi"})).text
-    state.slots["Audio/Muted"].value = False
+    said.value = "ok"
     del state.slots["Line/OK"]
     assert "không có giám sát tiếng" in (await client.get("/", params={"lang": "vi"})).text
 

@@ -8,9 +8,10 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
-from contract.catalog import Cause
+from contract.catalog import Cause, Condition, Kind, metric
+from hub.web.health import _CONDITIONS
 from hub.web.i18n import CATALOGUES, LANGUAGES, words
-from hub.web.views import CAUSE_WORDS
+from hub.web.views import _FIRST, CAUSE_WORDS
 
 WEB = Path(CATALOGUES).parent
 
@@ -45,6 +46,17 @@ def test_placeholders_are_the_same_in_both_languages() -> None:
 
 def test_every_cause_an_edge_node_can_tell_has_words() -> None:
     assert {cause.value for cause in Cause} <= set(CAUSE_WORDS)
+
+
+def test_every_condition_a_device_can_be_in_has_words_and_a_meaning() -> None:
+    assert {one.value for one in Condition} - {"ok"} <= set(CAUSE_WORDS)
+    assert set(Condition) - {Condition.OK} == set(_CONDITIONS)
+
+
+def test_every_kind_of_device_shows_something_in_a_list() -> None:
+    for kind, shown in _FIRST.items():
+        assert all(metric(kind, one) is not None for one in shown), kind
+    assert set(_FIRST) == set(Kind)
 
 
 def test_numbers_and_times_are_written_as_each_language_does() -> None:
