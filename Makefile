@@ -24,12 +24,13 @@ check:       ## format, lint, strict types, borders between packages
 
 bench:       ## benchmarks, one JSON object a figure; B=ingest for one
 	@.ci/prepare test
-	@for one in $(if $(B),$(B),ingest edge announce); do $(PYTHON) tests/bench/$$one.py || exit 1; done
+	@for one in $(if $(B),$(B),ingest edge bus cameras announce); do $(PYTHON) tests/bench/$$one.py || exit 1; done
 
 lock:        ## lock what tests and demo install, by hash; the demo runs on the versions that were tested
 	@.ci/prepare test
 	$(PYTHON) -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml -o requirements/test.txt
 	$(PYTHON) -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --constraint requirements/test.txt $(addprefix --extra ,edge hub simulators speech build) pyproject.toml -o requirements/demo.txt
+	echo esphome==2026.6.5 | $(PYTHON) -m uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate - -o requirements/esphome.txt
 
 proto:       ## generate contract/sparkplug_pb2.py from its schema
 	@python3 -m venv .venv-proto && .venv-proto/bin/pip install -q grpcio-tools

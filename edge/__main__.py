@@ -1,4 +1,4 @@
-"""`hamlet-edge run|check|sample-config`: the agent of one edge node, from one file."""
+"""`hamlet-edge run|check|discover|sample-config`: the agent of one edge node, from one file."""
 
 import argparse
 import asyncio
@@ -6,13 +6,16 @@ import logging
 import signal
 import sqlite3
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from contract.broadcast import BroadcastRefused, pinned_root
 from contract.clock import SystemClock
 from edge.agent import Agent, identity
-from edge.config import SAMPLE, Config, ConfigRefused, ModbusSensorConfig, load, problems
-from edge.drivers.modbus_sensor import load_map
+from edge.config import SAMPLE, Config, ConfigRefused, load, problems
+from edge.discovery.found import toml
+from edge.discovery.search import Where, search
+from edge.drivers import Shared, driver_for
 from edge.poller import DeviceMisconfigured
 
 
@@ -24,7 +27,16 @@ def main() -> int:
         command = commands.add_parser(name, help=words)
         command.add_argument("file", type=Path)
     commands.add_parser("sample-config", help="print a file with every key explained")
+    find = commands.add_parser("discover", help="look for devices; prints configuration to paste, adds nothing")
+    find.add_argument("--seconds", type=float, default=4.0, help="how long to listen on the network (default 4)")
+    find.add_argument("--interface", help="local address to look from")
+    find.add_argument("--host", action="append", default=[], help="ask this host for ubus too; may be repeated")
+    find.add_argument("--port", action="append", default=[], type=Path, help="scan this serial port instead of all")
+    find.add_argument("--baud", type=int, default=9600, help="speed of the serial ports (default 9600)")
+    find.add_argument("--slaves", type=int, default=16, help="highest Modbus slave to ask (default 16)")
     asked = parser.parse_args()
+    if asked.command == "discover":
+        return _discover(asked)
     if asked.command == "sample-config":
         print(SAMPLE, end="")
         return 0
@@ -34,7 +46,7 @@ def main() -> int:
     except ConfigRefused as exc:
         print(exc, file=sys.stderr)
         return 1
-    wrong = [*problems(config), *_map_problems(config), *_trust_problems(config)]
+    wrong = [*problems(config), *_device_problems(config), *_trust_problems(config)]
     if wrong:
         print("\n".join(f"{asked.file}: {one}" for one in wrong), file=sys.stderr)
         return 1
@@ -52,14 +64,34 @@ def main() -> int:
     return 0
 
 
-def _map_problems(config: Config) -> list[str]:
+def _discover(asked: argparse.Namespace) -> int:
+    where = Where(
+        seconds=asked.seconds,
+        interface=asked.interface,
+        hosts=asked.host,
+        ports=asked.port,
+        baud=asked.baud,
+        slaves=asked.slaves,
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    print(f"looking for {where.seconds:g} s, and at serial ports", file=sys.stderr)
+    found = asyncio.run(search(where))
+    print(toml(found), end="")
+    print(f"{len(found)} found; paste what you want into the node's configuration", file=sys.stderr)
+    return 0
+
+
+def _device_problems(config: Config) -> list[str]:
+    """Return what is wrong with the files that devices name, where they are there at all."""
     wrong = []
+    shared = Shared(SystemClock())
     for device in config.devices:
-        if isinstance(device, ModbusSensorConfig) and device.register_map.is_file():
+        with suppress(OSError):  # a file that is missing was told already
             try:
-                load_map(device.register_map)
+                driver_for(device, shared, SystemClock())
             except DeviceMisconfigured as exc:
-                wrong.append(f'devices "{device.id}" {exc}')
+                name = f'devices "{device.id}"'
+                wrong.append(f"{name} {str(exc).removeprefix(f'{name}: ')}")
     return wrong
 
 

@@ -4,8 +4,9 @@ import asyncio
 import fcntl
 import logging
 import random
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,13 +21,17 @@ from edge import announcer, sender, status, uplink
 from edge.audio_cache import AudioCache
 from edge.broker import Server
 from edge.command_journal import CommandJournal
-from edge.config import BroadcastConfig, BrokerConfig, Config, ConfigRefused, DeviceConfig, ModbusSensorConfig, secret
+from edge.config import BroadcastConfig, BrokerConfig, Config, ConfigRefused, secret
 from edge.delivery_log import DeliveryLog
-from edge.drivers import driver_for
+from edge.device_configs import DeviceConfig, ModbusSensorConfig, OnvifCameraConfig
+from edge.drivers import FRAME_WORKERS, Shared, driver_for
 from edge.drivers.box import Box
 from edge.drivers.ip_speaker import IpSpeaker
-from edge.drivers.modbus_sensor import SerialLine
-from edge.poller import DeviceMisconfigured, Poller, Rhythm
+from edge.drivers.local_output import LocalOutput
+from edge.health import Rhythm
+from edge.poller import DeviceMisconfigured, Driver, Poller
+from edge.presence import Place
+from edge.topology import Topology
 from edge.trust import Anchor
 
 log = logging.getLogger(__name__)
@@ -40,6 +45,16 @@ LONGEST_HOLD = 120.0
 """Seconds that readings wait for the clock to be synchronised: a wrong instant cannot be mended later."""
 
 BOX_RHYTHM = Rhythm(poll=30.0, deadline=10.0, grace=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """The parts that work together while the agent runs."""
+
+    link: uplink.Uplink
+    pollers: Sequence[Poller]
+    topology: Topology
+    voice: announcer.Announcer | None
 
 
 class Agent:
@@ -59,23 +74,27 @@ class Agent:
     async def run(self) -> None:
         """Work until stopped; raise ConfigRefused where something that was configured cannot be used."""
         config, clock, chance = self._config, self._clock, random.SystemRandom()
-        lines: dict[str, SerialLine] = {}
+        shared = Shared(clock)
         try:
-            drivers = {one.id: driver_for(one, lines, clock) for one in config.devices}
+            drivers = {one.id: driver_for(one, shared, clock) for one in config.devices}
             settings = self._uplink_settings()
         except (DeviceMisconfigured, OSError) as exc:
             raise ConfigRefused(str(exc)) from exc
-        with ExitStack() as files:
+        async with AsyncExitStack() as files:
+            files.push_async_callback(shared.end)
             state = config.node.state_dir
             files.enter_context(_claimed(state))
             delivery_log = files.enter_context(DeliveryLog(state / "log", clock))
             journal = files.enter_context(CommandJournal(state / "journal.db"))
-            speakers = {name: one for name, one in drivers.items() if isinstance(one, IpSpeaker)}
+            speakers = {name: one for name, one in drivers.items() if isinstance(one, (IpSpeaker, LocalOutput))}
             link: uplink.Uplink
 
             async def record(stream: str, samples: Sequence[Sample]) -> None:
                 await link.record(stream, samples)
 
+            box = Box(state, clock, power_supply=config.node.power_supply, modem_signal=config.node.modem_signal)
+            places = {one.id: Place(behind=one.behind, mains=one.mains) for one in config.devices}
+            topology = Topology(places, sees_mains=lambda: box.mains, record=record, clock=clock)
             voice = self._announcer(config.broadcast, journal, speakers, record=record)
 
             async def on_broadcast(name: str, value: str) -> None:
@@ -95,33 +114,31 @@ class Agent:
             )
             if voice is not None:
                 voice.say = link.say
-            pollers = [
-                Poller(
-                    one.id,
-                    drivers[one.id],
-                    rhythm=Rhythm(
-                        poll=one.poll_seconds, deadline=_deadline(one, config.devices), grace=one.grace_seconds
-                    ),
+
+            def poller(stream: str, driver: Driver, rhythm: Rhythm) -> Poller:
+                return Poller(
+                    stream,
+                    driver,
+                    rhythm=rhythm,
                     record=record,
+                    attempted=topology.attempted,
                     clock=clock,
                     chance=chance,
                 )
-                for one in config.devices
-            ]
-            box = Poller(NODE_STREAM, Box(state, clock), rhythm=BOX_RHYTHM, record=record, clock=clock, chance=chance)
-            for line in lines.values():
-                files.callback(line.close)
-            await self._run_together(link, [*pollers, box], voice)
 
-    async def _run_together(
-        self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None
-    ) -> None:
+            pollers = [poller(one.id, drivers[one.id], _rhythm(one, config.devices)) for one in config.devices]
+            pollers.append(poller(NODE_STREAM, box, BOX_RHYTHM))
+            topology.ask = {one.stream: one.ask_now for one in pollers}
+            await self._run_together(_Running(link=link, pollers=pollers, topology=topology, voice=voice))
+
+    async def _run_together(self, running: _Running) -> None:
+        link, voice = running.link, running.voice
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(link.run(), name="uplink")
-            working = [tasks.create_task(self._poll(pollers), name="pollers")]
+            working = [tasks.create_task(self._poll(running.pollers), name="pollers")]
             if voice is not None:
                 working.append(tasks.create_task(voice.run(), name="announcer"))
-            telling = tasks.create_task(self._tell(link, pollers, voice), name="status")
+            telling = tasks.create_task(self._tell(running), name="status")
             await self._stopping.wait()
             log.info("stopping: no more polling, %d records to deliver", link.uncommitted())
             for one in working:
@@ -131,7 +148,7 @@ class Agent:
             await sending
             telling.cancel()
             self._stopped = True
-            await self._write_status(link, pollers, voice)
+            await self._write_status(running)
             log.info("stopped; %s", "everything is delivered" if drained else "the rest waits in the log")
 
     async def _poll(self, pollers: Sequence[Poller]) -> None:
@@ -159,14 +176,13 @@ class Agent:
                 log.exception("polling %s crashed; again in %.0f s", poller.stream or "the box", RESTART_SECONDS)
             await self._clock.sleep(RESTART_SECONDS)
 
-    async def _tell(self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None) -> None:
+    async def _tell(self, running: _Running) -> None:
         while True:
-            await self._write_status(link, pollers, voice)
+            await self._write_status(running)
             await self._clock.sleep(STATUS_EVERY)
 
-    async def _write_status(
-        self, link: uplink.Uplink, pollers: Sequence[Poller], voice: announcer.Announcer | None
-    ) -> None:
+    async def _write_status(self, running: _Running) -> None:
+        link, topology, voice = running.link, running.topology, running.voice
         path = self._config.node.status_file
         if path is None:
             return
@@ -176,15 +192,18 @@ class Agent:
             "stopped": self._stopped,
             "born": link.born,
             "at": self._clock.now_ms(),
-            "read": sum(one.read for one in pollers),
+            "read": sum(one.read for one in running.pollers),
             "reported": link.counts.reported,
             "committed": link.committed(),
             "uncommitted": link.uncommitted(),
             "refusals": link.counts.refusals,
             "devices": {
-                one.stream: {"presence": one.health.told, "since": one.told_at, "online": one.health.told == ONLINE}
-                for one in pollers
-                if one.stream
+                one.id: {
+                    "presence": topology.said.get(one.id),
+                    "since": topology.said_at.get(one.id),
+                    "online": topology.said.get(one.id) == ONLINE,
+                }
+                for one in self._config.devices
             },
             "announcements": dict(voice.counts) if voice is not None else {},
         }
@@ -215,7 +234,7 @@ class Agent:
         self,
         config: BroadcastConfig | None,
         journal: CommandJournal,
-        speakers: dict[str, IpSpeaker],
+        speakers: Mapping[str, IpSpeaker | LocalOutput],
         *,
         record: announcer.Record,
     ) -> announcer.Announcer | None:
@@ -259,12 +278,16 @@ def _claimed(folder: Path) -> BinaryIO:
     return lock
 
 
-def _deadline(one: DeviceConfig, devices: Sequence[DeviceConfig]) -> float:
-    """Return seconds after which a read is given up for good; a probe first waits for its turn on its line."""
+def _rhythm(one: DeviceConfig, devices: Sequence[DeviceConfig]) -> Rhythm:
+    """Return how a device is asked; one that shares a line or a worker first waits for its turn, however long."""
+    deadline = one.timeout_seconds
     if isinstance(one, ModbusSensorConfig):
-        line = [other for other in devices if isinstance(other, ModbusSensorConfig) and other.port == one.port]
-        return sum(other.timeout_seconds for other in line) + 1.0
-    return one.timeout_seconds + 1.0
+        line = [other for other in devices if isinstance(other, ModbusSensorConfig) and other.line == one.line]
+        deadline = sum(other.timeout_seconds for other in line)
+    if isinstance(one, OnvifCameraConfig):
+        cameras = [other for other in devices if isinstance(other, OnvifCameraConfig)]
+        deadline = 2 * deadline + sum(other.timeout_seconds for other in cameras) / FRAME_WORKERS
+    return Rhythm(poll=one.poll_seconds, deadline=deadline + 2.0, grace=one.grace_seconds)
 
 
 def identity(config: BroadcastConfig) -> Ed25519PrivateKey:

@@ -5,11 +5,10 @@ import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
 
 from contract.broadcast import BroadcastRefused, Hello, Outcome, signed
 from contract.catalog import BUNDLE, ENVELOPE, HELLO, OUTCOME, REFUSAL, ROOT
@@ -18,7 +17,7 @@ from contract.commands import FINAL, Stage
 from contract.metrics import DataType, Sample
 from contract.payload import WireMetric
 from contract.positions import NODE_STREAM
-from edge.audio import AudioUnreadable, decoded
+from edge.audio import AudioUnreadable, Decoder, Form, Sound
 from edge.audio_cache import AudioCache, AudioMissing
 from edge.broadcast import (
     CHALLENGE_EVERY,
@@ -76,6 +75,7 @@ class Announcer:
         self._settings = settings
         self._journal = journal
         self._cache = cache
+        self._decoder = Decoder()
         self._speakers = speakers
         self._record = record
         self.say: Say = _unheard
@@ -181,8 +181,11 @@ class Announcer:
             await self._end(accepted.order.id, Stage.FAILED, "this box could not play it; its log says why")
 
     async def _play(self, accepted: Accepted) -> None:
+        with ExitStack() as sounds:
+            await self._sound(accepted, await self._programme(accepted, sounds))
+
+    async def _sound(self, accepted: Accepted, sound: Mapping[Form, Sound]) -> None:
         order = accepted.order
-        sound = await self._programme(accepted)
         patience = accepted.start_by - self._clock.monotonic()
         if patience < 0:
             await self._end(order.id, Stage.EXPIRED, "its time to start had passed")
@@ -210,16 +213,12 @@ class Announcer:
         )
         self._journal.settle(order.id, Stage.FINISHED if Stage.FINISHED in stages else stages[0])
 
-    async def _programme(self, accepted: Accepted) -> dict[int, NDArray[np.int16]]:
-        """Return the samples at each rate that a speaker takes: all of it before a horn is opened and breathes in."""
+    async def _programme(self, accepted: Accepted, sounds: ExitStack) -> dict[Form, Sound]:
+        """Return the sound in each form that a speaker takes: all of it before a horn is opened and breathes in."""
         within = accepted.start_by - self._clock.monotonic()
-        files = [(await self._cache.get(step, within), step.duration_ms) for step in accepted.order.program]
-
-        def joined(rate: int) -> NDArray[np.int16]:
-            return np.concatenate([decoded(file, rate, duration_ms=duration) for file, duration in files])
-
-        rates = {self._speakers[name].sample_rate for name in accepted.speakers}
-        return {rate: await asyncio.to_thread(joined, rate) for rate in rates}
+        parts = [(await self._cache.get(step, within), step.duration_ms) for step in accepted.order.program]
+        forms = {self._speakers[name].form for name in accepted.speakers}
+        return {form: sounds.enter_context(await self._decoder.decoded(parts, form)) for form in forms}
 
     async def _end(self, order: str, stage: Stage, reason: str = "") -> None:
         self._journal.settle(order, stage)

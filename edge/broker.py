@@ -14,8 +14,20 @@ MOST_WAITING = 10_000
 """Commands kept unread; a broker that floods us with more loses them, not the box its memory."""
 
 
+_BAD_LOGIN = frozenset({4, 5, 134, 135})
+"""What a broker answers to a wrong name or password, in MQTT 3.1.1 and as the client library translates it."""
+
+
 class BrokerLost(Exception):
     """The broker does not answer, turned us away, or went."""
+
+
+class WrongLogin(BrokerLost):
+    """The broker wants another name or password."""
+
+
+class SubscriptionRefused(BrokerLost):
+    """The broker does not let us hear a topic; the connection stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +42,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What came in: topic text and payload bytes."""
+    """What came in: topic text and payload bytes; `retained` if the broker kept it from before we listened."""
 
     topic: str
     payload: bytes
+    retained: bool = False
 
 
 class Connection:
@@ -48,7 +61,7 @@ class Connection:
             granted = await self._client.subscribe([(one, 1) for one in filters])
         # An access list that grants only part would leave us deaf on the rest without a word.
         if any(getattr(one, "is_failure", False) or one == 0x80 for one in granted):
-            raise BrokerLost(f"the broker refused one of the subscriptions {', '.join(filters)}")
+            raise SubscriptionRefused(f"the broker refused one of the subscriptions {', '.join(filters)}")
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
         """Return once the message left (QoS 0) or the broker confirmed it (QoS 1); never retained."""
@@ -60,11 +73,13 @@ class Connection:
         with _as_lost():
             async for message in self._client.messages:
                 payload = message.payload
-                yield Message(str(message.topic), payload if isinstance(payload, bytes) else b"")
+                yield Message(str(message.topic), payload if isinstance(payload, bytes) else b"", message.retain)
 
 
 @asynccontextmanager
-async def connect(server: Server, *, client_id: str, will: Message, keep_alive: int) -> AsyncIterator[Connection]:
+async def connect(
+    server: Server, *, client_id: str, will: Message | None, keep_alive: int
+) -> AsyncIterator[Connection]:
     """Connect with a clean session and the will at QoS 1, not retained; disconnect on leaving; raise BrokerLost."""
     client = aiomqtt.Client(
         server.host,
@@ -76,19 +91,33 @@ async def connect(server: Server, *, client_id: str, will: Message, keep_alive: 
         keepalive=keep_alive,
         timeout=DEADLINE,
         max_queued_incoming_messages=MOST_WAITING,
-        will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=False),
+        will=None if will is None else aiomqtt.Will(will.topic, will.payload, qos=1, retain=False),
     )
     where = f"{server.host}:{server.port}"
+    entering = asyncio.ensure_future(client.__aenter__())
     try:
-        await client.__aenter__()
+        # The library connects in a thread: left alone half-way, it would go on watching a socket that is another's by
+        # then, and keep the loop spinning for ever.
+        await asyncio.shield(entering)
+    except asyncio.CancelledError:
+        await asyncio.wait({entering}, timeout=2 * DEADLINE)
+        if entering.done() and entering.exception() is None:
+            await _left(client)
+        raise
     except aiomqtt.MqttError as exc:
-        raise BrokerLost(f"broker {where}: {exc}") from exc
+        code = getattr(exc, "rc", None)
+        lost = WrongLogin if getattr(code, "value", code) in _BAD_LOGIN else BrokerLost
+        raise lost(f"broker {where}: {exc}") from exc
     try:
         yield Connection(client)
     finally:
-        # The socket must be closed whatever happens, also while this task is being cancelled.
-        with suppress(aiomqtt.MqttError):
-            await asyncio.shield(client.__aexit__(None, None, None))
+        await _left(client)
+
+
+async def _left(client: aiomqtt.Client) -> None:
+    """Disconnect; the socket must be closed whatever happens, also while this task is being cancelled."""
+    with suppress(aiomqtt.MqttError):
+        await asyncio.shield(client.__aexit__(None, None, None))
 
 
 class _as_lost:  # noqa: N801  # reads as a phrase after `with`

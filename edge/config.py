@@ -4,14 +4,19 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from contract.catalog import Kind
-from contract.topics import valid_id
-
-Id = Annotated[str, Field(min_length=1, max_length=40)]
+from edge.device_configs import (
+    DRIVERS,
+    DeviceConfig,
+    Id,
+    ModbusSensorConfig,
+    Strict,
+    UartSensorConfig,
+    may_stand_in_a_topic,
+)
 
 SAMPLE = """\
 # An edge node: `hamlet-edge run edge.toml`. Paths are relative to this file.
@@ -26,6 +31,8 @@ primary_host = "hamlet-hub"      # the hub's host id; "" = any Sparkplug host, b
 birth_jitter_seconds = 30        # births spread over so long after the hub comes back
 keep_alive_seconds = 30
 commit_interval_seconds = 10     # telemetry a power cut may cost
+# power_supply = "/sys/class/power_supply"   # where mains and battery are told, if they are wired
+# modem_signal = "/run/modem-signal"         # a file with the modem's signal in dBm, if somebody writes one
 
 [[brokers]]                      # tried in this order
 host = "127.0.0.1"
@@ -41,17 +48,33 @@ identity_key = "identity.pem"    # this box's own key; it can make nothing sound
 audio_url = "http://127.0.0.1:8080"   # the hub: audio comes from <audio_url>/audio/<sha256>
 max_volume = 80                  # this box's own limit
 
+# Every device has: id, kind, driver; poll_seconds, timeout_seconds; grace_seconds (silence shorter than this is
+# nobody's news); behind = "switch-01" (the device through which it is reached); mains = true (on the box's mains).
+
 [[devices]]
 id = "probe-01"
-kind = "water_probe"
+kind = "water_probe"             # or "air_station", "hydro_station"
 driver = "modbus_sensor"
-port = "/dev/ttyUSB0"            # devices that name one port share one line
+port = "/dev/ttyUSB0"            # devices that name one port share one line; or host and tcp_port (Modbus TCP)
 baud = 9600
 slave = 1
 register_map = "generic-water-probe.yaml"
-poll_seconds = 10
 timeout_seconds = 1.0
-grace_seconds = 30               # silence shorter than this is nobody's news
+
+[[devices]]
+id = "dust-01"
+kind = "air_station"
+driver = "uart_sensor"
+model = "pms5003"                # or "sds011"
+port = "/dev/ttyUSB1"            # a port of its own
+
+[[devices]]
+id = "air-02"
+kind = "air_station"
+driver = "mqtt_sensor"           # publishes on this box's own broker
+topic = "air-02"
+mapping = "esphome-air.yaml"
+silent_after_seconds = 900       # without a word for so long it is silent
 
 [[devices]]
 id = "speaker-01"
@@ -61,17 +84,66 @@ url = "http://192.168.1.20"
 username = "box"
 password_file = "speaker-01.password"
 codec = "L16/16000"              # or "PCMU/8000"
-poll_seconds = 10
-timeout_seconds = 3.0
-grace_seconds = 30
+# multicast = "239.1.2.3:5004"   # send to a group that the device joins, from
+# interface = "192.168.1.1"      # this address of the box
+behind = "switch-01"
+mains = true
+
+[[devices]]
+id = "speaker-02"
+kind = "loudspeaker"
+driver = "local_output"          # the box's own sound card
+alsa_device = "default"
+# relay = "/sys/class/gpio/gpio17/value"   # switches the amplifier, which needs
+# warm_up_seconds = 0.5          # so long before it can be heard
+
+[[devices]]
+id = "cam-01"
+kind = "camera"
+driver = "onvif_camera"
+url = "http://192.168.1.30"      # ONVIF; or stream_url = "rtsp://...", or snapshot_url = "http://.../x.jpg"
+username = "viewer"
+password_file = "cam-01.password"
+# serial = "DS-2CD..."           # another one at this address is another's camera
+events = true                    # motion, tampering, video loss
+poll_seconds = 60
+timeout_seconds = 10.0
+behind = "switch-01"
+
+[[devices]]
+id = "wifi-01"
+kind = "hotspot"
+driver = "openwrt_hotspot"
+url = "http://192.168.1.40"
+username = "hamlet"
+password_file = "wifi-01.password"
+uplink = "wan"
+
+[[devices]]
+id = "wifi-02"
+kind = "hotspot"
+driver = "snmp_hotspot"
+host = "192.168.1.41"
+port = 161
+version = "3"                    # or "2c" with community_file
+auth_protocol = "sha1"           # or "sha256", "md5"
+privacy_protocol = "aes128"      # or "des"
+username = "hamlet"
+auth_password_file = "wifi-02.auth"
+privacy_password_file = "wifi-02.privacy"
+profile = "generic.yaml"
+uplink_interface = "eth0"
+
+[[devices]]
+id = "switch-01"
+kind = "network_device"
+driver = "reachability"
+host = "192.168.1.2"
+tcp_port = 80                    # asked where this box may not ping
 """
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NodeConfig(_Strict):
+class NodeConfig(Strict):
     """Who this box is."""
 
     group: Id
@@ -83,16 +155,16 @@ class NodeConfig(_Strict):
     birth_jitter_seconds: float = Field(default=30, ge=0, le=300)
     keep_alive_seconds: int = Field(default=30, ge=5, le=600)
     commit_interval_seconds: float = Field(default=10, gt=0, le=60)
+    power_supply: Path = Path("/sys/class/power_supply")
+    modem_signal: Path | None = None
 
     @field_validator("group", "id")
     @classmethod
     def _may_stand_in_a_topic(cls, text: str) -> str:
-        if not valid_id(text):
-            raise ValueError("must not contain blanks, '/', '+' or '#'")
-        return text
+        return may_stand_in_a_topic(text)
 
 
-class BrokerConfig(_Strict):
+class BrokerConfig(Strict):
     """An MQTT broker."""
 
     host: str = Field(min_length=1)
@@ -101,7 +173,7 @@ class BrokerConfig(_Strict):
     password_file: Path | None = None
 
 
-class BroadcastConfig(_Strict):
+class BroadcastConfig(Strict):
     """Whom this box believes when it is told to speak."""
 
     deployment: str = Field(min_length=1)
@@ -112,54 +184,13 @@ class BroadcastConfig(_Strict):
     max_volume: int = Field(default=80, ge=1, le=100)
 
 
-class _DeviceConfig(_Strict):
-    id: Id
-    poll_seconds: float = Field(default=10, ge=0.2, le=3600)
-    grace_seconds: float = Field(default=30, ge=0, le=3600)
-
-    @field_validator("id")
-    @classmethod
-    def _may_stand_in_a_topic(cls, text: str) -> str:
-        if not valid_id(text):
-            raise ValueError("must not contain blanks, '/', '+' or '#'")
-        return text
-
-
-class ModbusSensorConfig(_DeviceConfig):
-    """A probe on a serial line."""
-
-    driver: Literal["modbus_sensor"]
-    kind: Literal[Kind.WATER_PROBE]
-    port: str = Field(min_length=1)
-    baud: int = Field(default=9600, ge=1200, le=115_200)
-    slave: int = Field(ge=1, le=247)
-    register_map: Path
-    timeout_seconds: float = Field(default=1.0, gt=0, le=10)
-
-
-class IpSpeakerConfig(_DeviceConfig):
-    """A loudspeaker with HTTP control and RTP audio."""
-
-    driver: Literal["ip_speaker"]
-    kind: Literal[Kind.LOUDSPEAKER]
-    url: str = Field(pattern=r"^https?://[^/]+$")
-    username: str = Field(min_length=1)
-    password_file: Path
-    codec: Literal["L16/16000", "PCMU/8000"] = "L16/16000"
-    timeout_seconds: float = Field(default=3.0, gt=0, le=30)
-
-
-_DRIVERS = frozenset({"modbus_sensor", "ip_speaker"})
-DeviceConfig = Annotated[ModbusSensorConfig | IpSpeakerConfig, Field(discriminator="driver")]
-
-
-class Config(_Strict):
+class Config(Strict):
     """A whole file; paths are absolute after `load`."""
 
     node: NodeConfig
     brokers: list[BrokerConfig] = Field(min_length=1)
     broadcast: BroadcastConfig | None = None
-    devices: list[DeviceConfig] = []
+    devices: list[DeviceConfig] = Field(default=[])
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
@@ -170,21 +201,51 @@ class Config(_Strict):
             raise ValueError(
                 f'devices "{twice[0]}": this id is used twice (case does not tell ids apart); give each device its own'
             )
-        lines: dict[str, int] = {}
-        slaves: set[tuple[str, int]] = set()
-        for device in self.devices:
-            if isinstance(device, ModbusSensorConfig):
-                if lines.setdefault(device.port, device.baud) != device.baud:
-                    raise ValueError(
-                        f'devices "{device.id}" baud: {device.baud}, but another device on {device.port} says'
-                        f" {lines[device.port]}; a line has one speed"
-                    )
-                if (device.port, device.slave) in slaves:
-                    raise ValueError(
-                        f'devices "{device.id}" slave: {device.slave} is used twice on {device.port}; each has its own'
-                    )
-                slaves.add((device.port, device.slave))
+        _check_lines(self.devices)
+        _check_topology(self.devices)
         return self
+
+
+def _check_lines(devices: Sequence[DeviceConfig]) -> None:
+    """Raise ValueError where devices cannot share the lines they name."""
+    lines: dict[str, int] = {}
+    slaves: set[tuple[str, int]] = set()
+    for device in devices:
+        if isinstance(device, ModbusSensorConfig):
+            line = device.line
+            if device.port is not None and lines.setdefault(line, device.baud) != device.baud:
+                raise ValueError(
+                    f'devices "{device.id}" baud: {device.baud}, but another device on {line} says'
+                    f" {lines[line]}; a line has one speed"
+                )
+            if (line, device.slave) in slaves:
+                raise ValueError(
+                    f'devices "{device.id}" slave: {device.slave} is used twice on {line}; each has its own'
+                )
+            slaves.add((line, device.slave))
+    taken: dict[str, str] = {one.line: one.id for one in devices if isinstance(one, ModbusSensorConfig)}
+    for device in devices:
+        if isinstance(device, UartSensorConfig):
+            if device.port in taken:
+                raise ValueError(
+                    f'devices "{device.id}" port: {device.port} belongs to {taken[device.port]}; a UART sensor needs'
+                    " a port of its own"
+                )
+            taken[device.port] = device.id
+
+
+def _check_topology(devices: Sequence[DeviceConfig]) -> None:
+    """Raise ValueError where a device hangs on one that is not there, or on itself."""
+    parents = {one.id: one.behind for one in devices}
+    for device in devices:
+        seen, here = {device.id}, device.behind
+        while here is not None:
+            if here not in parents:
+                raise ValueError(f'devices "{device.id}" behind: there is no device {here!r}; name one of this file')
+            if here in seen:
+                raise ValueError(f'devices "{device.id}" behind: {here!r} hangs on it in turn; break the circle')
+            seen.add(here)
+            here = parents[here]
 
 
 class ConfigRefused(ValueError):
@@ -213,10 +274,7 @@ def problems(config: Config) -> list[str]:
     if config.broadcast is not None:
         wanted += [("broadcast root", config.broadcast.root), ("broadcast identity_key", config.broadcast.identity_key)]
     for device in config.devices:
-        if isinstance(device, IpSpeakerConfig):
-            wanted.append((f'devices "{device.id}" password_file', device.password_file))
-        else:
-            wanted.append((f'devices "{device.id}" register_map', device.register_map))
+        wanted += [(f'devices "{device.id}" {key}', file) for key, file in _files(device).items()]
     missing = [
         f"{what}: there is no file {file}; put it there or name another" for what, file in wanted if not file.is_file()
     ]
@@ -232,16 +290,26 @@ def secret(file: Path) -> str:
     return file.read_text(encoding="utf-8").rstrip("\r\n")
 
 
-MAPS = Path(__file__).resolve().parent.parent / "firmware_configs" / "register_maps"
+FIRMWARE = Path(__file__).resolve().parent.parent / "firmware_configs"
+SHIPPED = {"register_map": "register_maps", "mapping": "mqtt_mappings", "profile": "snmp_profiles"}
+"""Files that come with the product, found by name alone; the folder of the configuration goes first."""
+
+
+def _files(device: DeviceConfig) -> dict[str, Path]:
+    """Return the files a device needs, by key; a relay is no file of ours."""
+    return {key: told for key, told in device if isinstance(told, Path) and key != "relay"}
 
 
 def _absolute(config: Config, folder: Path) -> Config:
+    def found(key: str, file: Path) -> Path:
+        own = folder / file
+        return FIRMWARE / SHIPPED[key] / file if key in SHIPPED and not own.is_file() else own
+
     def device(one: DeviceConfig) -> DeviceConfig:
-        if isinstance(one, IpSpeakerConfig):
-            return one.model_copy(update={"password_file": folder / one.password_file})
-        own = folder / one.register_map
-        port = one.port if one.port.startswith("/") else str(folder / one.port)
-        return one.model_copy(update={"register_map": own if own.is_file() else MAPS / one.register_map, "port": port})
+        update: dict[str, object] = {key: found(key, file) for key, file in _files(one).items()}
+        if isinstance(one, (ModbusSensorConfig, UartSensorConfig)) and one.port is not None:
+            update["port"] = one.port if one.port.startswith("/") else str(folder / one.port)
+        return one.model_copy(update=update)
 
     node = config.node
     status = folder / node.status_file if node.status_file else None
@@ -256,7 +324,14 @@ def _absolute(config: Config, folder: Path) -> Config:
     ]
     return config.model_copy(
         update={
-            "node": node.model_copy(update={"state_dir": folder / node.state_dir, "status_file": status}),
+            "node": node.model_copy(
+                update={
+                    "state_dir": folder / node.state_dir,
+                    "status_file": status,
+                    "power_supply": folder / node.power_supply,
+                    "modem_signal": folder / node.modem_signal if node.modem_signal else None,
+                }
+            ),
             "brokers": brokers,
             "broadcast": broadcast,
             "devices": [device(one) for one in config.devices],
@@ -275,11 +350,9 @@ def _sentence(error: Mapping[str, object], told: Mapping[str, object]) -> str:
     if error["type"] == "missing":
         return f"{where}: is missing; `hamlet-edge sample-config` shows what it looks like"
     if error["type"] == "union_tag_not_found":
-        return f"{where} driver: is missing; one of {', '.join(sorted(_DRIVERS))}"
+        return f"{where} driver: is missing; one of {', '.join(sorted(DRIVERS))}"
     if error["type"] == "union_tag_invalid":
-        return (
-            f"{where} driver: there is none of this name; one of {', '.join(sorted(_DRIVERS))}{_got(error, 'driver')}"
-        )
+        return f"{where} driver: there is none of this name; one of {', '.join(sorted(DRIVERS))}{_got(error, 'driver')}"
     if error["type"] == "string_pattern_mismatch":
         return f"{where}: must look like http://192.168.1.20 or https://host:8443, without a path{_got(error)}"
     return f"{where}: {message}{_got(error)}"
@@ -292,7 +365,7 @@ def _got(error: Mapping[str, object], key: str | None = None) -> str:
 
 def _where(location: Sequence[str | int], told: Mapping[str, object]) -> str:
     """Return `devices[1] "speaker-01" volume` for the place that a file's reader looks for."""
-    table, *rest = [part for part in location if part not in _DRIVERS]
+    table, *rest = [part for part in location if part not in DRIVERS]
     words = str(table)
     if rest and isinstance(rest[0], int):
         number = rest.pop(0)

@@ -6,10 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from contract.commands import Stage
+from edge.audio import READ_SECONDS, Form, Sound
 from edge.poller import DeviceUnavailable
 
 log = logging.getLogger(__name__)
@@ -20,16 +18,14 @@ FIRST_PIECE_SECONDS = 0.1
 OPEN_AGAIN_AFTER = (1.0, 3.0)
 """Seconds before another attempt at a loudspeaker that could not be opened; nothing has sounded by then."""
 
-Sound = NDArray[np.int16]
-
 
 class Sink(Protocol):
     """An open way to a horn; `first_at` is when its first packet left (ms)."""
 
     first_at: int | None
 
-    async def write(self, sound: Sound) -> None:
-        """Send mono samples at real-time pace; return when they are out."""
+    async def write(self, sound: bytes) -> None:
+        """Send sound in the loudspeaker's form at real-time pace; return when it is out."""
         ...
 
 
@@ -37,8 +33,8 @@ class Loudspeaker(Protocol):
     """A device that can be made to sound; volume 0-100; raises DeviceUnavailable where it did not sound after all."""
 
     @property
-    def sample_rate(self) -> int:
-        """What its samples must have, in Hz."""
+    def form(self) -> Form:
+        """What its sound must look like."""
         ...
 
     def sounding(self, *, volume: int) -> AbstractAsyncContextManager[Sink]: ...
@@ -46,7 +42,7 @@ class Loudspeaker(Protocol):
 
 async def play(
     speakers: Mapping[str, Loudspeaker],
-    sound: Mapping[int, Sound],
+    sound: Mapping[Form, Sound],
     *,
     volume: int,
     repeats: int,
@@ -57,7 +53,7 @@ async def play(
 ) -> None:
     """Play on every speaker and tell of each: `started(speaker, at)`, then `ended(speaker, stage, reason)`.
 
-    `sound` has the samples for each sample rate. A speaker that is sounding plays the next announcement after this one,
+    `sound` has the programme in each form. A speaker that is sounding plays the next announcement after this one,
     if its turn comes within `patience` seconds.
     """
 
@@ -78,12 +74,12 @@ async def play(
         try:
             async with AsyncExitStack() as stack:
                 sink = await _opened(stack, speaker, volume)
-                whole, first = sound[speaker.sample_rate], int(speaker.sample_rate * FIRST_PIECE_SECONDS)
-                await sink.write(whole[:first])
+                whole, first = sound[speaker.form], speaker.form.length(FIRST_PIECE_SECONDS)
+                await sink.write(await whole.read(0, first))
                 await started(name, sink.first_at or 0)
-                await sink.write(whole[first:])
+                await _rest_of(whole, first, sink)
                 for _ in range(repeats - 1):
-                    await sink.write(whole)
+                    await _rest_of(whole, 0, sink)
         except DeviceUnavailable as exc:
             return Stage.FAILED, str(exc)
         except Exception:
@@ -94,6 +90,12 @@ async def play(
     async with asyncio.TaskGroup() as tasks:
         for name, speaker in speakers.items():
             tasks.create_task(one(name, speaker), name=f"playout: {name}")
+
+
+async def _rest_of(sound: Sound, offset: int, sink: Sink) -> None:
+    size = sound.form.length(READ_SECONDS)
+    for start in range(offset, sound.length, size):
+        await sink.write(await sound.read(start, size))
 
 
 async def _opened(stack: AsyncExitStack, speaker: Loudspeaker, volume: int) -> Sink:

@@ -1,4 +1,4 @@
-"""Sound into RTP packets, and packets onto the wire in time (RFC 3550; PCMU and L16 of RFC 3551)."""
+"""Encoded sound into RTP packets, and packets onto the wire in time (RFC 3550; PCMU and L16 of RFC 3551)."""
 
 import contextlib
 import secrets
@@ -6,71 +6,65 @@ import socket
 import struct
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from contract.clock import Clock
+from edge.audio import Form
 
 FRAME_SECONDS = 0.02
 EXPEDITED = 0xB8
 """DSCP EF (46) in the upper six bits of the traffic class (RFC 3246)."""
 
+MULTICAST_HOPS = 1
+"""A loudspeaker's group never leaves the box's own network."""
+
 _HEADER = struct.Struct(">BBHII")
-_BIAS, _CLIP = 0x84, 32_635
-
-Sound = NDArray[np.int16]
-
-
-def pcmu(sound: Sound) -> bytes:
-    """Return G.711 µ-law of 16-bit samples (ITU-T G.711, table 2a)."""
-    linear = sound.astype(np.int32)
-    magnitude = np.minimum(np.abs(linear), _CLIP) + _BIAS
-    exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
-    mantissa = (magnitude >> (exponent + 3)) & 0x0F
-    code = ~(np.where(linear < 0, 0x80, 0) | (exponent << 4) | mantissa)
-    return bytes((code & 0xFF).astype(np.uint8))
-
-
-def l16(sound: Sound) -> bytes:
-    """Return samples as network-order 16-bit (RFC 3551, 4.5.11)."""
-    return sound.astype(">i2").tobytes()
 
 
 class RtpSender:
-    """One stream to one receiver, a packet every 20 ms by absolute deadlines, so that nothing drifts."""
+    """One stream to one receiver or group, a packet every 20 ms by absolute deadlines, so that nothing drifts.
+
+    `interface` is the local IPv4 address by which multicast leaves; None lets the routes decide.
+    """
 
     def __init__(
         self,
         family: int,
         address: tuple[Any, ...],
         *,
-        codec: str,
-        sample_rate: int,
+        form: Form,
         payload_type: int,
         clock: Clock,
+        interface: str | None = None,
     ) -> None:
         self.sent = 0
         self.first_at: int | None = None
-        self._encode = pcmu if codec == "PCMU" else l16
         self._payload_type = payload_type
         self._clock = clock
-        self._frame = int(sample_rate * FRAME_SECONDS)
-        self._rest: Sound = np.zeros(0, dtype=np.int16)
+        self._frame = form.length(FRAME_SECONDS)
+        self._samples = self._frame // form.sample_bytes
+        self._silence = form.silence * self._samples
+        self._rest = b""
         self._start = 0.0
         self._sequence = secrets.randbits(16)
         self._timestamp = secrets.randbits(32)
         self._ssrc = secrets.randbits(32)
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        if family == socket.AF_INET6:
-            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
-        else:
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
-        self._socket.connect(address)
+        try:
+            self._socket.setblocking(False)
+            if family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, EXPEDITED)
+            else:
+                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED)
+                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, MULTICAST_HOPS)
+                if interface is not None:
+                    self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+            self._socket.connect(address)
+        except OSError:
+            self._socket.close()
+            raise
 
-    async def write(self, sound: Sound) -> None:
+    async def write(self, sound: bytes) -> None:
         """Send every whole frame of it at real-time pace; return when the last one is out. A rest waits for more."""
-        sound = np.concatenate([self._rest, sound])
+        sound = self._rest + sound
         whole = len(sound) // self._frame * self._frame
         self._rest = sound[whole:]
         for start in range(0, whole, self._frame):
@@ -78,17 +72,15 @@ class RtpSender:
 
     async def finish(self) -> None:
         """Send the rest, filled up with silence."""
-        if len(self._rest):
-            last = np.zeros(self._frame, dtype=np.int16)
-            last[: len(self._rest)] = self._rest
-            self._rest = self._rest[:0]
+        if self._rest:
+            last, self._rest = self._rest + self._silence[len(self._rest) :], b""
             await self._send(last)
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
-    async def _send(self, frame: Sound) -> None:
+    async def _send(self, frame: bytes) -> None:
         if self.sent == 0:
             self._start, self.first_at = self._clock.monotonic(), self._clock.now_ms()
         due = self._start + self.sent * FRAME_SECONDS
@@ -100,7 +92,7 @@ class RtpSender:
         # A full buffer, a lost route or a closed port costs this packet, as it would on the wire; what arrived is the
         # receiver's word, at the end.
         with contextlib.suppress(OSError):
-            self._socket.send(header + self._encode(frame))
+            self._socket.send(header + frame)
         self.sent += 1
         self._sequence = (self._sequence + 1) % 2**16
-        self._timestamp = (self._timestamp + self._frame) % 2**32
+        self._timestamp = (self._timestamp + self._samples) % 2**32

@@ -30,7 +30,10 @@ from simulators.hearing import heard
 GROUP = "c7k2m"
 DEPLOYMENT = "smart-hamlet-demo"
 COMMUNE = "Xã An Thạnh"
-USER, PASSWORD = "box", "demo"
+USER, PASSWORD, SNMP_PASSWORD = "box", "demo", "demo-demo"
+DEVICES_EACH = 14
+"""Four cameras, four loudspeakers, two hotspots and four sensors on each edge node."""
+
 STOP_SECONDS = 40.0
 """An agent may drain for 30 s."""
 
@@ -46,14 +49,18 @@ class Hamlet:
     sentence: str
 
     @property
-    def probes(self) -> Sequence[str]:
-        """Return the ids of its water probes."""
-        return [f"probe-{self.node[-2:]}{one}" for one in "ab"]
+    def number(self) -> str:
+        """Return what the names of its devices end in, before their letter."""
+        return self.node[-2:]
+
+    def named(self, what: str, count: int = 4) -> Sequence[str]:
+        """Return the ids of its devices of one sort."""
+        return [f"{what}-{self.number}{letter}" for letter in "abcd"[:count]]
 
     @property
     def speakers(self) -> Sequence[str]:
         """Return the ids of its loudspeakers."""
-        return [f"speaker-{self.node[-2:]}{one}" for one in "ab"]
+        return self.named("speaker")
 
 
 HAMLETS = (
@@ -73,6 +80,7 @@ class Commune:
     folder: Path
     port: int
     mqtt_port: int
+    box_mqtt_port: int
     processes: "dict[str, asyncio.subprocess.Process]" = field(default_factory=dict)
     url: str = ""
 
@@ -132,7 +140,7 @@ async def _run(asked: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(name, interrupted.set)
     port = asked.port if asked.port is not None else 0 if asked.seconds else _free(8080)
     with tempfile.TemporaryDirectory(prefix="hamlet-demo-") as folder:
-        commune = Commune(folder=Path(folder), port=port, mqtt_port=_free(0))
+        commune = Commune(folder=Path(folder), port=port, mqtt_port=_free(0), box_mqtt_port=_free(0))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_stop_all, commune)
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)))
@@ -167,18 +175,20 @@ async def _start_all(commune: Commune, broker: str, session: aiohttp.ClientSessi
         raise DemoFailed("keys could not be made")
     identities = json.loads(out)["identities"]
     _say("starting broker, simulators, signer and hub")
-    (folder / "mosquitto.conf").write_text(
-        f"listener {commune.mqtt_port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-        "max_queued_messages 100000\nmax_inflight_messages 0\n",
-        encoding="utf-8",
-    )
-    (folder / "hamlet.yaml").write_text(_hamlet_yaml(), encoding="utf-8")
+    for name, port in (("broker", commune.mqtt_port), ("box-broker", commune.box_mqtt_port)):
+        (folder / f"{name}.conf").write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+            "max_queued_messages 100000\nmax_inflight_messages 0\n",
+            encoding="utf-8",
+        )
+    (folder / "hamlet.yaml").write_text(_hamlet_yaml(commune), encoding="utf-8")
     (folder / "signer.toml").write_text(
         f'deployment = "{DEPLOYMENT}"\nkey = "keys/signer.pem"\nsocket = "signer.sock"\nlog = "signer.log"\n',
         encoding="utf-8",
     )
     (folder / "hub.toml").write_text(_hub_toml(commune, identities), encoding="utf-8")
-    await commune.start("broker", broker, "-c", folder / "mosquitto.conf")
+    for name in ("broker", "box-broker"):
+        await commune.start(name, broker, "-c", folder / f"{name}.conf")
     await commune.start(
         "simulators", *_tool("simulators"), "run", folder / "hamlet.yaml", "--status", folder / "sim.json"
     )
@@ -186,13 +196,14 @@ async def _start_all(commune: Commune, broker: str, session: aiohttp.ClientSessi
     await commune.start("hub", *_tool("hub"), "serve", folder / "hub.toml")
     found = await _json_file(commune, folder / "sim.json", interrupted)
     commune.url = (await _json_file(commune, folder / "hub.json", interrupted))["url"]
-    (folder / "speaker.password").write_text(PASSWORD, encoding="utf-8")
+    (folder / "device.password").write_text(PASSWORD, encoding="utf-8")
+    (folder / "snmp.password").write_text(SNMP_PASSWORD, encoding="utf-8")
     for hamlet in HAMLETS:
         _say(f"starting the edge node of {hamlet.name}")
         config = folder / f"{hamlet.node}.toml"
-        config.write_text(_edge_toml(commune, hamlet, found["speakers"]), encoding="utf-8")
+        config.write_text(_edge_toml(commune, hamlet, found["devices"]), encoding="utf-8")
         await commune.start(hamlet.node, *_tool("edge"), "run", config)
-    wanted = sum(len(hamlet.probes) + len(hamlet.speakers) for hamlet in HAMLETS)
+    wanted = DEVICES_EACH * len(HAMLETS)
     _say(f"waiting for {wanted} devices")
     async with asyncio.timeout(60):
         while True:
@@ -304,7 +315,7 @@ async def _watch(commune: Commune, interrupted: asyncio.Event) -> None:
 
 async def _stop_all(commune: Commune) -> None:
     await commune.stop(*(hamlet.node for hamlet in HAMLETS))
-    for name in ("hub", "signer-process", "simulators", "broker"):
+    for name in ("hub", "signer-process", "simulators", "broker", "box-broker"):
         await commune.stop(name)
 
 
@@ -353,21 +364,31 @@ def _say(sentence: str) -> None:
     print(f"demo: {sentence}", file=sys.stderr, flush=True)
 
 
-def _hamlet_yaml() -> str:
-    hamlets = [
-        {
-            "name": hamlet.name,
-            "buses": [
-                {
-                    "link": f"run/{hamlet.node}",
-                    "probes": [{"id": one, "slave": slave} for slave, one in enumerate(hamlet.probes, start=1)],
-                }
-            ],
-            "speakers": [{"id": one, "user": USER, "password": PASSWORD} for one in hamlet.speakers],
-        }
-        for hamlet in HAMLETS
-    ]
-    return json.dumps({"seed": 7, "recordings": "recordings", "hamlets": hamlets}, ensure_ascii=False)
+def _hamlet_yaml(commune: Commune) -> str:
+    login = {"user": USER, "password": PASSWORD}
+    snmp = {"user": USER, "community": "hamlet", "auth_password": SNMP_PASSWORD, "privacy_password": SNMP_PASSWORD}
+    hamlets = []
+    for one in HAMLETS:
+        number = one.number
+        cameras: list[dict[str, object]] = [{"id": name, **login} for name in one.named("cam")]
+        cameras[-1] |= {"codec": "MJPEG", "onvif": False}
+        probes = [{"id": f"water-{number}", "slave": 1}, {"id": f"gauge-{number}", "slave": 2, "layout": "hydro"}]
+        air = {"id": f"air-{number}", "shape": "esphome", "layout": "air", "topic": f"air-{number}", "every_seconds": 2}
+        hamlets.append(
+            {
+                "name": one.name,
+                "power_supply": f"run/power-{number}",
+                "buses": [{"link": f"run/{one.node}", "probes": probes}],
+                "uarts": [{"id": f"dust-{number}", "model": "pms5003", "link": f"run/dust-{number}"}],
+                "mqtt_sensors": [air],
+                "speakers": [{"id": name, **login} for name in one.speakers],
+                "cameras": cameras,
+                "routers": [{"id": f"wifi-{number}a", **login}],
+                "snmp_hotspots": [{"id": f"wifi-{number}b", **snmp}],
+            }
+        )
+    told = {"seed": 7, "recordings": "recordings", "broker": {"port": commune.box_mqtt_port}, "hamlets": hamlets}
+    return json.dumps(told, ensure_ascii=False)
 
 
 def _hub_toml(commune: Commune, identities: dict[str, str]) -> str:
@@ -384,24 +405,46 @@ def _hub_toml(commune: Commune, identities: dict[str, str]) -> str:
     )
 
 
-def _edge_toml(commune: Commune, hamlet: Hamlet, speakers: dict[str, Any]) -> str:
-    probes = "".join(
-        f'[[devices]]\nid = "{one}"\nkind = "water_probe"\ndriver = "modbus_sensor"\nport = "run/{hamlet.node}"\n'
-        f'slave = {slave}\nregister_map = "generic-water-probe.yaml"\npoll_seconds = 2\n'
-        for slave, one in enumerate(hamlet.probes, start=1)
-    )
-    horns = "".join(
-        f'[[devices]]\nid = "{one}"\nkind = "loudspeaker"\ndriver = "ip_speaker"\nurl = "{speakers[one]["url"]}"\n'
-        f'username = "{USER}"\npassword_file = "speaker.password"\npoll_seconds = 2\n'
-        for one in hamlet.speakers
+def _edge_toml(commune: Commune, hamlet: Hamlet, found: dict[str, Any]) -> str:
+    number, login = hamlet.number, {"username": USER, "password_file": "device.password"}
+    devices: list[dict[str, Any]] = []
+
+    def add(name: str, kind: str, driver: str, **more: object) -> None:
+        devices.append({"id": name, "kind": kind, "driver": driver, "poll_seconds": 2, "mains": True, **more})
+
+    for slave, (name, kind, file) in enumerate(
+        (
+            (f"water-{number}", "water_probe", "generic-water-probe.yaml"),
+            (f"gauge-{number}", "hydro_station", "generic-hydro-station.yaml"),
+        ),
+        start=1,
+    ):
+        add(name, kind, "modbus_sensor", port=f"run/{hamlet.node}", slave=slave, register_map=file)
+    add(f"dust-{number}", "air_station", "uart_sensor", model="pms5003", port=f"run/dust-{number}")
+    local = {"port": commune.box_mqtt_port, "mapping": "esphome-air.yaml", "topic": f"air-{number}"}
+    add(f"air-{number}", "air_station", "mqtt_sensor", **local)
+    for name in hamlet.speakers:
+        add(name, "loudspeaker", "ip_speaker", url=found[name]["url"], **login)
+    for place, name in enumerate(hamlet.named("cam")):
+        # The last one has no ONVIF, as many that hang there already.
+        where = {"stream_url": found[name]["stream_url"]} if place == 3 else {"url": found[name]["url"]}
+        add(name, "camera", "onvif_camera", **where, **login, poll_seconds=10)
+    add(f"wifi-{number}a", "hotspot", "openwrt_hotspot", url=found[f"wifi-{number}a"]["url"], **login)
+    passwords = {f"{what}_password_file": "snmp.password" for what in ("auth", "privacy")}
+    snmp = {"username": USER, **passwords, "profile": "simulated.yaml", "uplink_interface": "eth0"}
+    spot = found[f"wifi-{number}b"]
+    add(f"wifi-{number}b", "hotspot", "snmp_hotspot", host=spot["host"], port=spot["port"], **snmp)
+    # JSON's strings, numbers and booleans are TOML's.
+    tables = "".join(
+        "[[devices]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in one.items()) for one in devices
     )
     return (
         f'[node]\ngroup = "{GROUP}"\nid = "{hamlet.node}"\nstate_dir = "{hamlet.node}"\n'
-        f'status_file = "{hamlet.node}.json"\nclock = "trusted"\n'
+        f'status_file = "{hamlet.node}.json"\nclock = "trusted"\npower_supply = "run/power-{number}"\n'
         'primary_host = "hamlet-hub"\nbirth_jitter_seconds = 0\n'
         f'[[brokers]]\nhost = "127.0.0.1"\nport = {commune.mqtt_port}\n'
         f'[broadcast]\ndeployment = "{DEPLOYMENT}"\nenvironment = "demo"\nroot = "keys/root.json"\n'
-        f'identity_key = "keys/{hamlet.node}.pem"\naudio_url = "{commune.url}"\nmax_volume = 80\n{probes}{horns}'
+        f'identity_key = "keys/{hamlet.node}.pem"\naudio_url = "{commune.url}"\nmax_volume = 80\n{tables}'
     )
 
 

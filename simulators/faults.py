@@ -24,6 +24,15 @@ class Fault(StrEnum):
     AMPLIFIER_FAILED = "amplifier_failed"
     LINE_OPEN = "line_open"
     MUTED = "muted"
+    FROZEN = "frozen"
+    BLACK = "black"
+    NO_STREAM = "no_stream"
+    NO_KEY_FRAMES = "no_key_frames"
+    REBOOT = "reboot"
+    CLOCK_JUMP = "clock_jump"
+    NO_UPLINK = "no_uplink"
+    RADIO_OFF = "radio_off"
+    MAINS_LOST = "mains_lost"
 
 
 class FaultEntry(BaseModel):

@@ -1,37 +1,43 @@
 """An IP loudspeaker: control and status by HTTP with Digest login, sound by RTP, and an ear at its own horn."""
 
 import asyncio
-import contextlib
 import hashlib
-import json
 import logging
-import os
-import secrets
+import socket
 import time
-import wave
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Literal
-from urllib.request import parse_http_list, parse_keqv_list
+from typing import Annotated, Literal
 
 import numpy as np
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from simulators.digest import Digest
 from simulators.faults import Fault, Faults
+from simulators.horn_recordings import HornRecordings
+from simulators.power_supply import battery_volts
 from simulators.rtp_recording import RtpRecording, packet
 
 log = logging.getLogger(__name__)
 
 REALM = "ip-speaker"
 SLOW_SECONDS = 2.0
-NONCE_SECONDS = 300.0
 DESERTED_SECONDS = 10.0
 """A stream without packets for so long closes itself."""
 
-_DIGESTS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
+SILENCING = frozenset({Fault.MUTED, Fault.AMPLIFIER_FAILED, Fault.LINE_OPEN})
+INAUDIBLE_DBFS = -100.0
+
+
+def _group(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not IPv4Address(host).is_multicast or not 0 < int(port) < 2**16:
+        raise ValueError("no group and port")
+    return text
 
 
 class StreamRequest(BaseModel):
@@ -43,6 +49,8 @@ class StreamRequest(BaseModel):
     sample_rate: Literal[8000, 16000, 48000]
     payload_type: int = Field(ge=0, le=127)
     volume: int = Field(ge=0, le=100)
+    multicast: Annotated[str, AfterValidator(_group)] | None = None
+    """`GROUP:PORT` to join; otherwise packets are taken at a port of the device's own."""
 
 
 class VolumeRequest(BaseModel):
@@ -74,7 +82,11 @@ class Stream:
 
 @dataclass(slots=True)
 class Speaker:
-    """One loudspeaker; run it with `serving`."""
+    """One loudspeaker; run it with `serving`.
+
+    With `battery` it goes on when the mains is lost, otherwise it vanishes. With `room_metres` a microphone that far
+    from the horn keeps a recording of each stream too; `seed` decides upon the echoes there.
+    """
 
     id: str
     user: str
@@ -83,10 +95,19 @@ class Speaker:
     faults: Faults
     volume: int = 50
     host: str = "127.0.0.1"
+    battery: bool = False
+    room_metres: float | None = None
+    seed: int = 0
     stream: Stream | None = None
-    count: int = 0
     started: float = field(default_factory=time.monotonic)
-    nonces: dict[str, float] = field(default_factory=dict)
+    login: Digest = field(init=False)
+    kept: HornRecordings = field(init=False)
+    _fault_before: Fault | None = None
+    _on_battery_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self.login = Digest(REALM, self.user, self.password)
+        self.kept = HornRecordings(folder=self.recordings, horn=self.id, room_metres=self.room_metres, seed=self.seed)
 
     def application(self) -> web.Application:
         """Return its HTTP side."""
@@ -101,17 +122,37 @@ class Speaker:
         )
         return application
 
+    def follow(self) -> Fault | None:
+        """Return the fault in force, after what its beginning and its end do to the device."""
+        fault, before = self.faults.now(), self._fault_before
+        if fault is not before:
+            self._fault_before = fault
+            cut_off = Fault.REBOOT if self.battery else Fault.MAINS_LOST
+            if fault in {Fault.REBOOT, cut_off}:
+                self.end()
+            if fault is Fault.REBOOT or (before is Fault.MAINS_LOST and not self.battery):
+                self.started = time.monotonic()
+            self._on_battery_since = time.monotonic() if fault is Fault.MAINS_LOST else None
+        return fault
+
+    def away(self) -> bool:
+        """Return whether its ports are closed."""
+        fault = self.follow()
+        return fault is Fault.REFUSE or (fault is Fault.MAINS_LOST and not self.battery)
+
     @web.middleware
     async def _failing(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        match self.faults.now():
+        if self.away() and request.transport is not None:
+            request.transport.close()
+        match self.follow():
             case Fault.SILENT:
                 await asyncio.sleep(3600)
             case Fault.SLOW:
                 await asyncio.sleep(SLOW_SECONDS)
             case Fault.UNAUTHORISED:
-                return self._challenge()
+                return self._stranger()
             case Fault.NONSENSE:
                 return web.Response(text='<html>Login {"volume": ', content_type="application/json")
             case _:
@@ -122,53 +163,35 @@ class Speaker:
     async def _authorised(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if not self._knows(request):
-            return self._challenge()
-        return await handler(request)
+        known = self.login.knows(request.method, request.headers.get("Authorization", ""), request.path_qs)
+        return await handler(request) if known else self._stranger()
 
-    def _challenge(self) -> web.Response:
-        now = time.monotonic()
-        self.nonces = {nonce: until for nonce, until in self.nonces.items() if until > now}
-        nonce = secrets.token_hex(16)
-        self.nonces[nonce] = now + NONCE_SECONDS
-        # MD5 is what most devices in the field still offer (RFC 7616, 3.4); SHA-256 answers are accepted too.
-        header = f'Digest realm="{REALM}", qop="auth", nonce="{nonce}", algorithm=MD5'
-        return web.Response(status=401, headers={"WWW-Authenticate": header})
-
-    def _knows(self, request: web.Request) -> bool:
-        scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "digest":
-            return False
-        try:
-            told = parse_keqv_list(parse_http_list(rest))
-            digest = _DIGESTS[told.get("algorithm", "MD5").upper()]
-            secret = digest(f"{self.user}:{REALM}:{self.password}".encode()).hexdigest()
-            asked = digest(f"{request.method}:{told['uri']}".encode()).hexdigest()
-            parts = (secret, told["nonce"], told["nc"], told["cnonce"], told["qop"], asked)
-            expected = digest(":".join(parts).encode()).hexdigest()
-        except (KeyError, ValueError, IndexError):
-            return False
-        fresh = self.nonces.get(told["nonce"], 0.0) > time.monotonic()
-        right = told.get("username") == self.user and told["uri"] == request.path_qs
-        return fresh and right and secrets.compare_digest(told.get("response", ""), expected)
+    def _stranger(self) -> web.Response:
+        return web.Response(status=401, headers={"WWW-Authenticate": self.login.challenge()})
 
     async def _status(self, request: web.Request) -> web.Response:
-        fault, stream = self.faults.now(), self.stream
-        return web.json_response(
-            {
-                "model": "SIM-HORN 30",
-                "firmware": "2.4.1",
-                "serial": hashlib.blake2b(self.id.encode(), digest_size=4).hexdigest(),
-                "uptime_seconds": int(time.monotonic() - self.started),
-                "volume": self.volume,
-                "muted": fault is Fault.MUTED,
-                "playing": stream is not None and stream.recording.packets > 0,
-                "stream": None if stream is None else _told(stream),
-                "temperature_celsius": 41.5,
-                "amplifier_ok": fault is not Fault.AMPLIFIER_FAILED,
-                "line_ok": fault is not Fault.LINE_OPEN,
-            }
-        )
+        fault, stream = self.follow(), self.stream
+        told = None if stream is None else _told(stream)
+        status = {
+            "model": "SIM-HORN 30",
+            "firmware": "2.4.1",
+            "serial": hashlib.blake2b(self.id.encode(), digest_size=4).hexdigest(),
+            "uptime_seconds": int(time.monotonic() - self.started),
+            "volume": self.volume,
+            "muted": fault is Fault.MUTED,
+            "playing": stream is not None and stream.recording.packets > 0,
+            "stream": told,
+            "temperature_celsius": 41.5,
+            "amplifier_ok": fault is not Fault.AMPLIFIER_FAILED,
+            "line_ok": fault is not Fault.LINE_OPEN,
+            "mains": fault is not Fault.MAINS_LOST,
+        }
+        if told is not None:
+            status["level_dbfs"] = INAUDIBLE_DBFS if fault in SILENCING else told["level_dbfs"]
+        if self.battery:
+            since = self._on_battery_since
+            status["battery_volts"] = round(battery_volts(None if since is None else time.monotonic() - since), 2)
+        return web.json_response(status)
 
     async def _open(self, request: web.Request) -> web.Response:
         try:
@@ -179,9 +202,11 @@ class Speaker:
             return _refused(409, f"a stream from {self.stream.source} is open on port {self.stream.port}")
         source = request.remote or ""
         recording = RtpRecording(codec=asked.codec, sample_rate=asked.sample_rate, payload_type=asked.payload_type)
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Ear(self), local_addr=(self.host, 0)
-        )
+        try:
+            listening = _listening(self.host, asked.multicast)
+        except OSError as exc:
+            return _refused(422, f"multicast: {exc.strerror}")
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Ear(self), sock=listening)
         now = time.monotonic()
         self.volume = asked.volume
         self.stream = Stream(
@@ -192,7 +217,10 @@ class Speaker:
             opened=now,
             last_packet=now,
         )
-        return web.json_response({"port": self.stream.port})
+        answer: dict[str, object] = {"port": self.stream.port}
+        if asked.multicast is not None:
+            answer["multicast"] = asked.multicast
+        return web.json_response(answer)
 
     async def _close(self, request: web.Request) -> web.Response:
         stream = self.stream
@@ -213,7 +241,7 @@ class Speaker:
     def hear(self, datagram: bytes, source: str) -> None:
         """Take an RTP packet in, if it comes from whoever opened the stream."""
         stream, one = self.stream, packet(datagram)
-        if stream is None or one is None or source != stream.source or self.faults.now() is Fault.DEAF:
+        if stream is None or one is None or source != stream.source or self.follow() is Fault.DEAF:
             return
         if stream.recording.add(one):
             stream.last_packet = time.monotonic()
@@ -228,20 +256,13 @@ class Speaker:
             return
         stream.transport.close()
         if stream.recording.packets:
-            self.count += 1
-            self._write(stream)
+            self._keep(stream)
 
-    def _write(self, stream: Stream) -> None:
+    def _keep(self, stream: Stream) -> None:
         recording, fault = stream.recording, self.faults.now()
-        mute = fault in {Fault.MUTED, Fault.AMPLIFIER_FAILED, Fault.LINE_OPEN}
+        mute = fault in SILENCING
         gain = 0.0 if mute else stream.volume / 100
-        sound = np.round(recording.samples() * gain).astype("<i2")
-        name = self.recordings / f"{self.id}-{self.count}"
-        with _durable(name.with_suffix(".wav")) as aside, wave.open(str(aside), "wb") as out:
-            out.setnchannels(1)
-            out.setsampwidth(2)
-            out.setframerate(recording.sample_rate)
-            out.writeframes(sound.tobytes())
+        sound = np.round(recording.samples() * gain).astype(np.int16)
         facts = {
             "speaker": self.id,
             "codec": recording.codec,
@@ -255,9 +276,7 @@ class Speaker:
             "volume": stream.volume,
             "silenced_by": fault.value if mute and fault else None,
         }
-        # The facts come last: who sees them may rely on the recording.
-        with _durable(name.with_suffix(".json")) as aside:
-            aside.write_text(json.dumps(facts), encoding="utf-8")
+        self.kept.keep(sound, recording.sample_rate, facts)
 
     async def watch(self) -> None:
         """Close deserted streams, until cancelled."""
@@ -303,14 +322,33 @@ async def _refusing(speaker: Speaker, runner: web.AppRunner, site: web.TCPSite, 
     """Close the port while the fault says so, and open it again."""
     open_site: web.TCPSite | None = site
     while True:
-        refuse = speaker.faults.now() is Fault.REFUSE
-        if refuse and open_site is not None:
+        away = speaker.away()
+        if away and open_site is not None:
             await open_site.stop()
             open_site = None
-        elif not refuse and open_site is None:
+        elif not away and open_site is None:
             open_site = web.TCPSite(runner, speaker.host, port)
             await open_site.start()
         await asyncio.sleep(0.05)
+
+
+def _listening(host: str, multicast: str | None) -> socket.socket:
+    """Return where packets arrive: a port of the device's own, or a group that it has joined."""
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        one.setblocking(False)
+        if multicast is None:
+            one.bind((host, 0))
+        else:
+            group, _, port = multicast.rpartition(":")
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((group, int(port)))
+            membership = socket.inet_aton(group) + socket.inet_aton(host)
+            one.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    except OSError:
+        one.close()
+        raise
+    return one
 
 
 def _told(stream: Stream) -> dict[str, object]:
@@ -334,13 +372,3 @@ def _refused(status: int, reason: str) -> web.Response:
 
 def _sentence(exc: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in exc.errors())
-
-
-@contextlib.contextmanager
-def _durable(path: Path) -> Iterator[Path]:
-    """Yield a file beside `path` to write to; it is fsynced and takes the name when complete."""
-    aside = path.with_name(f".{path.name}")
-    yield aside
-    with aside.open("rb") as written:
-        os.fsync(written.fileno())
-    aside.replace(path)

@@ -69,9 +69,13 @@ class PtyBridge:
     def _send(self, side: int, piece: bytes, wait: float) -> None:
         if not piece:
             return
+        if wait:
+            # Who thinks for long does not hold the wire meanwhile.
+            self._loop.call_later(wait, self._send, side, piece, 0.0)
+            return
         # Half duplex: one wire, so whatever is sent waits for what is still on it.
         now = self._loop.time()
-        self._free_at = max(self._free_at, now) + wait + len(piece) * self._byte_seconds
+        self._free_at = max(self._free_at, now) + len(piece) * self._byte_seconds
         self._loop.call_at(self._free_at, _write, self, side, piece)
 
     def is_open(self, side: int) -> bool:

@@ -27,7 +27,7 @@ async def measure() -> None:
     """Start everything, press play, listen, print the figures."""
     broker = next(one for one in demo.MOSQUITTO if one and Path(one).is_file())
     with tempfile.TemporaryDirectory(prefix="hamlet-bench-") as folder:
-        commune = demo.Commune(folder=Path(folder), port=0, mqtt_port=demo._free(0))
+        commune = demo.Commune(folder=Path(folder), port=0, mqtt_port=demo._free(0), box_mqtt_port=demo._free(0))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(demo._stop_all, commune)
             session = await stack.enter_async_context(aiohttp.ClientSession())

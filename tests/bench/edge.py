@@ -136,7 +136,7 @@ def _simulators(folder: Path) -> Iterator[list[str]]:
     command = [sys.executable, "-m", "simulators", "run", str(folder / "hamlet.yaml"), "--status", str(status)]
     with _process(command, folder):
         _wait(status.exists, "the simulators")
-        yield [one["url"] for one in json.loads(status.read_text(encoding="utf-8"))["speakers"].values()]
+        yield [one["url"] for one in json.loads(status.read_text(encoding="utf-8"))["devices"].values() if "url" in one]
 
 
 def _edge_toml(port: int, urls: list[str]) -> str:

@@ -166,7 +166,7 @@ async def test_a_dead_slave_and_a_refusing_loudspeaker_delay_nobody(
     mosquitto: Any, tmp_path: Path, eventually: Any
 ) -> None:
     dead, refusing = probe(1), speaker(tmp_path)
-    dead.faults.forced, refusing.faults.forced = Fault.SILENT, Fault.UNAUTHORISED
+    dead.faults.forced, refusing.faults.forced = Fault.SILENT, Fault.REFUSE
     async with bus([dead, probe(2)], link=tmp_path / "line", paced=False), serving(refusing) as url:
         file = written(
             tmp_path,
@@ -176,7 +176,7 @@ async def test_a_dead_slave_and_a_refusing_loudspeaker_delay_nobody(
             SPEAKER.format(url=url),
         )
         async with running(file):
-            wanted = {"probe-01": "silent", "probe-02": "online", "speaker-01": "unauthorised"}
+            wanted = {"probe-01": "silent", "probe-02": "online", "speaker-01": "refused"}
             await eventually(lambda: presences(file) == wanted)
             before = status(file)["read"]
             await eventually(lambda: status(file)["read"] >= before + 5 * 5, what="five more readings of probe-02")

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import sqlite3
+import sys
 import wave
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
 
 from contract.broadcast import (
     Bundle,
@@ -41,6 +41,7 @@ from contract.metrics import Sample
 from contract.payload import WireMetric
 from edge import playout
 from edge.announcer import Announcer, Settings
+from edge.audio import Encoding, Form
 from edge.audio_cache import AudioCache
 from edge.command_journal import CommandJournal
 from edge.poller import DeviceUnavailable
@@ -50,6 +51,7 @@ ROOT_KEY, SIGNER, NEXT_ROOT, NEXT_SIGNER, BOX = (
     Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(1, 6)
 )
 RATE = 8000
+FORM = Form(encoding=Encoding.L16, rate=RATE)
 HOUR = 3_600_000
 
 
@@ -69,9 +71,9 @@ def tone(seconds: float = 0.5) -> bytes:
 
 @dataclass
 class Horn:
-    """A loudspeaker that counts what it is given; `gate` shut means that it is still sounding."""
+    """A loudspeaker that counts the samples it is given; `gate` shut means that it is still sounding."""
 
-    sample_rate: int = RATE
+    form: Form = FORM
     first_at: int | None = 77
     volumes: list[int] = field(default_factory=list)
     heard: int = 0
@@ -88,8 +90,8 @@ class Horn:
         self.volumes.append(volume)
         yield self
 
-    async def write(self, sound: NDArray[np.int16]) -> None:
-        self.heard += len(sound)
+    async def write(self, sound: bytes) -> None:
+        self.heard += len(sound) // self.form.sample_bytes
         await self.gate.wait()
 
 
@@ -470,6 +472,44 @@ async def test_a_playlist_cannot_make_other_files_of_the_box_sound(box: Box, eve
         await announcer.take(ENVELOPE, box.wrapped(announcer, box.order(b"ffconcat version 1.0\nfile secret\n")))
         await eventually(lambda: (None, Stage.FAILED) in box.outcomes())
     assert box.horns["loa-1"].heard == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("while True: pass", "did not finish within"), ("import os; os.kill(os.getpid(), 9)", "ended by signal 9")],
+    ids=["hangs", "dies"],
+)
+async def test_a_decoder_that_does_not_end_well_is_silence_and_a_reason(
+    box: Box, eventually: Any, monkeypatch: pytest.MonkeyPatch, program: str, reason: str
+) -> None:
+    monkeypatch.setattr("edge.audio.WORKER", (sys.executable, "-c", program))
+    monkeypatch.setattr("edge.audio.DECODE_SECONDS", 1.0)
+    async with box.started() as announcer:
+        await announcer.take(ENVELOPE, box.wrapped(announcer, box.order()))
+        await eventually(lambda: (None, Stage.FAILED) in box.outcomes())
+    assert reason in box.told()[-1].reason
+    assert box.horns["loa-1"].heard == 0
+
+
+async def test_a_programme_of_several_steps_sounds_as_often_as_ordered_in_each_loudspeakers_form(
+    box: Box, eventually: Any
+) -> None:
+    box.horns["loa-2"].form = Form(encoding=Encoding.PCMU, rate=16_000)
+    async with box.started() as announcer:
+        (step,) = box.order().program
+        order = box.order(program=(step, step.model_copy(update={"step": "again"})), repeats=2)
+        await announcer.take(ENVELOPE, box.wrapped(announcer, order))
+        await eventually(lambda: box.outcomes().count((None, Stage.ACCEPTED)) == 1 and len(box.outcomes()) == 5)
+    assert box.horns["loa-1"].heard == RATE * 2
+    assert box.horns["loa-2"].heard == pytest.approx(16_000 * 2, abs=200)
+
+
+async def test_nothing_of_a_programme_is_left_on_disk_but_the_audio_that_was_fetched(box: Box, eventually: Any) -> None:
+    async with box.started() as announcer:
+        order = box.order()
+        await announcer.take(ENVELOPE, box.wrapped(announcer, order))
+        await eventually(lambda: ("loa-1", Stage.FINISHED) in box.outcomes())
+    assert [one.name for one in (box.folder / "audio").iterdir()] == [order.program[0].sha256]
 
 
 async def test_a_full_disk_costs_the_words_about_an_announcement_and_not_the_announcement(

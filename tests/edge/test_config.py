@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.config import SAMPLE, ConfigRefused, load, problems
+from edge.device_configs import DRIVERS
 
 CASES = sorted((Path(__file__).parents[1] / "cases" / "config" / "edge").iterdir())
 
@@ -31,7 +32,7 @@ def test_the_sample_is_good(tmp_path: Path) -> None:
     file.write_text(SAMPLE, encoding="utf-8")
     config = load(file)
     assert config.node.state_dir == tmp_path / "state"
-    assert {one.id for one in config.devices} == {"probe-01", "speaker-01"}
+    assert {one.driver for one in config.devices} == DRIVERS
 
 
 def test_the_sample_is_what_the_command_prints() -> None:

@@ -16,18 +16,10 @@ from hypothesis import strategies as st
 from contract.catalog import CATALOG, ONLINE, Cause, Kind
 from contract.clock import Clock
 from contract.metrics import Metric, Sample
-from edge.poller import (
-    MISCONFIGURED_RETRY,
-    MOST_BACKOFF,
-    DeviceMisconfigured,
-    DeviceUnavailable,
-    Health,
-    Poller,
-    Rhythm,
-    failed,
-    pause,
-    succeeded,
-)
+from edge.health import MISCONFIGURED_RETRY, MOST_BACKOFF, Health, Rhythm, failed, pause, succeeded
+from edge.poller import DeviceMisconfigured, DeviceUnavailable, Poller
+from edge.presence import Place
+from edge.topology import Topology
 
 RHYTHM = Rhythm(poll=10.0, deadline=3.0, grace=30.0)
 
@@ -79,9 +71,19 @@ class Recorded:
 
 @asynccontextmanager
 async def polling(clock: Any, *devices: Device, record: Any, rhythm: Rhythm = RHYTHM) -> AsyncIterator[list[Poller]]:
+    names = [f"probe-{number}" for number in range(1, len(devices) + 1)]
+    topology = Topology(dict.fromkeys(names, Place()), sees_mains=lambda: None, record=record, clock=clock)
     pollers = [
-        Poller(f"probe-{number}", device, rhythm=rhythm, record=record, clock=clock, chance=random.Random(number))
-        for number, device in enumerate(devices, 1)
+        Poller(
+            name,
+            device,
+            rhythm=rhythm,
+            record=record,
+            attempted=topology.attempted,
+            clock=clock,
+            chance=random.Random(number),
+        )
+        for number, (name, device) in enumerate(zip(names, devices, strict=True), 1)
     ]
     tasks = [asyncio.create_task(one.run()) for one in pollers]
     try:
@@ -210,7 +212,7 @@ def test_a_presence_is_never_said_twice_in_a_row_and_the_last_said_is_true(
     health, now, said = Health(), 0.0, [""]
     for cause, wait in story:
         now += wait
-        health, presence = succeeded(health) if cause is None else failed(health, cause, now, grace)
+        health, presence = succeeded(health, now) if cause is None else failed(health, cause, now, grace)
         if presence is not None:
             assert presence != said[-1]
             assert presence == (ONLINE if cause is None else cause)

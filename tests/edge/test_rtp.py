@@ -1,18 +1,23 @@
 """Packets as RFC 3550 and G.711 want them, on time, with a clock that the test moves."""
 
+import array
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.rtp import RtpSender, l16, pcmu
+from contract.clock import SystemClock
+from edge.audio import Encoding, Form
+from edge.rtp import RtpSender
 
 
 @pytest.fixture
@@ -23,10 +28,13 @@ def receiver() -> Iterator[socket.socket]:
         yield one
 
 
-def sender(receiver: socket.socket, clock: Any, codec: str = "L16", rate: int = 16_000) -> RtpSender:
-    return RtpSender(
-        socket.AF_INET, receiver.getsockname(), codec=codec, sample_rate=rate, payload_type=96, clock=clock
-    )
+WIDE = Form(encoding=Encoding.L16, rate=16_000)
+NARROW = Form(encoding=Encoding.PCMU, rate=8_000)
+FRAME = b"\x00\x01" * 320
+
+
+def sender(receiver: socket.socket, clock: Any, form: Form = WIDE) -> RtpSender:
+    return RtpSender(socket.AF_INET, receiver.getsockname(), form=form, payload_type=96, clock=clock)
 
 
 def received(receiver: socket.socket) -> list[tuple[int, ...]]:
@@ -45,7 +53,7 @@ async def test_a_second_of_sound_is_fifty_packets_20_ms_apart_that_do_not_drift(
     receiver: socket.socket, clock: Any
 ) -> None:
     rtp = sender(receiver, clock)
-    writing = asyncio.create_task(rtp.write(np.ones(16_000, dtype=np.int16)))
+    writing = asyncio.create_task(rtp.write(FRAME * 50))
     await clock.advance(0.01)  # looking halfway between packets
     for number in range(50):
         assert rtp.sent == number + 1, "one packet is out at once, each other in its turn"
@@ -64,11 +72,10 @@ async def test_a_second_of_sound_is_fifty_packets_20_ms_apart_that_do_not_drift(
 
 async def test_a_sender_that_was_held_up_catches_up_instead_of_drifting(receiver: socket.socket, clock: Any) -> None:
     rtp = sender(receiver, clock)
-    sound = np.ones(320, dtype=np.int16)
-    await rtp.write(sound)
+    await rtp.write(FRAME)
     await clock.advance(0.1)
     for _ in range(5):
-        await rtp.write(sound)
+        await rtp.write(FRAME)
     rtp.close()
     assert rtp.sent == 6
 
@@ -86,9 +93,9 @@ async def test_pieces_of_any_length_come_out_as_one_programme_padded_with_silenc
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.bind(("127.0.0.1", 0))
-        rtp = sender(one, Now(), codec="PCMU", rate=8000)
+        rtp = sender(one, Now(), NARROW)
         for length in lengths:
-            await rtp.write(np.full(length, 1000, dtype=np.int16))
+            await rtp.write(b"\x21" * length)
         await rtp.finish()
         rtp.close()
         assert sum(packet[5] for packet in received(one)) == -(-sum(lengths) // 160) * 160
@@ -99,31 +106,92 @@ async def test_a_receiver_that_went_away_costs_packets_and_no_error(receiver: so
     receiver.close()
     for _ in range(3):
         await clock.advance(0.02)
-        await rtp.write(np.ones(320, dtype=np.int16))
+        await rtp.write(FRAME)
     rtp.close()
     assert rtp.sent == 3
 
 
-def decoded(code: int) -> int:
-    """Return the 16-bit value of a µ-law code, by the formula of G.711."""
-    code = ~code & 0xFF
-    magnitude = (((code & 0x0F) << 3) + 0x84 << ((code >> 4) & 7)) - 0x84
-    return -magnitude if code & 0x80 else magnitude
+async def test_a_rest_is_filled_up_with_the_silence_of_its_encoding(receiver: socket.socket, clock: Any) -> None:
+    for form, rest, last in ((NARROW, b"\x21", b"\x21" + b"\xff" * 159), (WIDE, b"ab", b"ab" + bytes(638))):
+        rtp = sender(receiver, clock, form)
+        await rtp.write(rest)
+        await rtp.finish()
+        rtp.close()
+        assert receiver.recv(4096)[12:] == last
 
 
-def test_every_code_of_mu_law_survives_a_round_trip() -> None:
-    for code in range(256):
-        value = decoded(code)
-        again = pcmu(np.array([value], dtype=np.int16))[0]
-        assert decoded(again) == value
-    assert pcmu(np.array([0, -32_768, 32_767], dtype=np.int16)) == b"\xff\x00\x80"
+def joined(group: str) -> socket.socket:
+    """Return a member of a group at some free port, on the loopback."""
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.bind((group, 0))
+    membership = socket.inet_aton(group) + socket.inet_aton("127.0.0.1")
+    one.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    one.settimeout(2)
+    return one
 
 
-@given(st.integers(-32_768, 32_767))
-def test_mu_law_is_as_near_as_its_segment_allows(value: int) -> None:
-    off = abs(decoded(pcmu(np.array([value], dtype=np.int16))[0]) - value)
-    assert off <= max(4, abs(value) // 16 + 8) or abs(value) > 32_124
+SDP = """\
+v=0
+o=- 0 0 IN IP4 127.0.0.1
+s=horn
+c=IN IP4 239.18.7.5/1
+t=0 0
+m=audio {port} RTP/AVP 96
+a=rtpmap:96 L16/16000/1
+"""
 
 
-def test_l16_is_in_network_order() -> None:
-    assert l16(np.array([1, -2], dtype=np.int16)) == b"\x00\x01\xff\xfe"
+async def test_ffmpeg_hears_the_group_through_a_session_description(tmp_path: Path) -> None:
+    """A receiver that others wrote: the stream is RTP as they understand it, and the samples are those that left."""
+    tone = array.array("h", (int(12_000 * math.sin(sample / 9)) for sample in range(16_000)))
+    with joined("239.18.7.5") as member:
+        port = member.getsockname()[1]
+    (tmp_path / "horn.sdp").write_text(SDP.format(port=port))
+    options = {"protocol_whitelist": "file,rtp,udp", "localaddr": "127.0.0.1", "analyzeduration": "100000"}
+
+    def listen() -> bytes:
+        heard = b""
+        with av.open(str(tmp_path / "horn.sdp"), options=options, timeout=(10, 5)) as stream:
+            assert stream.streams.audio[0].codec_context.name == "pcm_s16be"
+            for frame in stream.decode(audio=0):
+                heard += bytes(frame.planes[0])[: frame.samples * 2]
+                if len(heard) > 8000:
+                    break
+        return heard
+
+    async def speak() -> None:
+        rtp = RtpSender(
+            socket.AF_INET,
+            ("239.18.7.5", port),
+            form=WIDE,
+            payload_type=96,
+            clock=SystemClock(),
+            interface="127.0.0.1",
+        )
+        big = array.array("h", tone)
+        big.byteswap()
+        try:
+            while True:
+                await rtp.write(big.tobytes())
+        finally:
+            rtp.close()
+
+    speaking = asyncio.create_task(speak())
+    heard = await asyncio.to_thread(listen)
+    speaking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await speaking
+    assert heard[:8000] in tone.tobytes() * 2
+
+
+async def test_a_group_hears_the_stream_by_the_interface_that_was_named_and_no_further(clock: Any) -> None:
+    with joined("239.18.7.1") as member:
+        rtp = RtpSender(
+            socket.AF_INET, member.getsockname(), form=WIDE, payload_type=96, clock=clock, interface="127.0.0.1"
+        )
+        assert rtp._socket.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 1
+        await rtp.write(FRAME)
+        rtp.close()
+        heard, (source, _) = member.recvfrom(4096)
+    assert heard[12:] == FRAME
+    assert source == "127.0.0.1"

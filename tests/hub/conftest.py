@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from contract.catalog import CATALOG, KIND, Kind
+from contract.catalog import CATALOG, KIND, STATE, Kind
 from contract.delivery import EPOCH, FIRST, LAST, LOG
-from contract.metrics import DataType, Value
+from contract.metrics import DataType, Metric, Value
 from contract.payload import DataSet, Payload, WireMetric, decode, encode
 from contract.topics import MessageType, Topic
 from hub.broker import Message
@@ -88,10 +88,13 @@ def device_birth(kind: Kind, at: int, *, ours: bool = True) -> Payload:
         metrics += [
             wire(name, DataType.UINT64, None, at, alias) for alias, name in ((11, EPOCH), (12, FIRST), (13, LAST))
         ]
-    metrics += [
-        wire(one.name, one.datatype, None, at, alias) for alias, one in enumerate(CATALOG[kind].metrics, start=20)
-    ]
+    metrics += [wire(one.name, one.datatype, None, at, alias) for alias, one in enumerate(_measured(kind), start=20)]
     return Payload(at=at, seq=1, metrics=tuple(metrics))
+
+
+def _measured(kind: Kind) -> list[Metric]:
+    """Return a kind's metrics, those it is there for first."""
+    return sorted(CATALOG[kind].metrics, key=lambda one: one.name == STATE)
 
 
 def by_alias(alias: int, datatype: DataType, value: Value, at: int, *, historical: bool = False) -> WireMetric:

@@ -4,13 +4,15 @@ import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from pymodbus import FramerType, ModbusException
-from pymodbus.client import AsyncModbusSerialClient
+from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 
 from simulators.faults import Fault, FaultEntry, Faults
-from simulators.modbus_probe import Probe, bus
+from simulators.hydro import hydro
+from simulators.modbus_probe import Probe, bus, gateway
 from simulators.water import water
 
 AT = 1_790_000_000.0
@@ -100,3 +102,24 @@ async def test_bytes_take_as_long_as_the_baud_rate_says() -> None:
         took = time.monotonic() - started
     # 8 bytes there, 29 back, 10 bits each.
     assert took >= (8 + 29) * 10 / 2400 * 0.95
+
+
+async def test_a_plain_client_reads_a_gateway_and_absent_slaves_stay_silent() -> None:
+    async with gateway([probe()]) as (host, port):
+        master = AsyncModbusTcpClient(host, port=port, timeout=0.3, retries=0)
+        assert await master.connect()
+        answer = await master.read_holding_registers(0, count=10, device_id=1)
+        assert struct.unpack(">5f", struct.pack(">10H", *answer.registers)) == pytest.approx(
+            water(7, "probe-01", AT).as_tuple(), rel=1e-6
+        )
+        with pytest.raises(ModbusException, match="No response"):
+            await master.read_holding_registers(0, count=10, device_id=9)
+        master.close()
+
+
+def test_rain_only_ever_adds_up_and_the_tide_comes_and_goes() -> None:
+    told = [hydro(7, "gauge", AT + 600 * step) for step in range(6 * 24 * 10)]
+    assert all(after.rain >= before.rain for before, after in pairwise(told))
+    assert told[-1].rain > told[0].rain
+    levels = [one.level for one in told]
+    assert max(levels) - min(levels) > 1.5
