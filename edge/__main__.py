@@ -13,8 +13,6 @@ from contract.broadcast import BroadcastRefused, pinned_root
 from contract.clock import SystemClock
 from edge.agent import Agent, identity
 from edge.config import SAMPLE, Config, ConfigRefused, load, problems
-from edge.discovery.found import toml
-from edge.discovery.search import Where, search
 from edge.drivers import Shared, driver_for
 from edge.poller import DeviceMisconfigured
 
@@ -65,6 +63,10 @@ def main() -> int:
 
 
 def _discover(asked: argparse.Namespace) -> int:
+    # Only here: what looks for devices would cost every running agent megabytes.
+    from edge.discovery.found import toml  # noqa: PLC0415
+    from edge.discovery.search import Where, search  # noqa: PLC0415
+
     where = Where(
         seconds=asked.seconds,
         interface=asked.interface,

@@ -17,6 +17,7 @@ from contract.catalog import CATALOG, MAINS, STATE, Cause, Condition, Kind
 from contract.clock import Clock
 from contract.metrics import Metric, Sample
 from edge.audio import Encoding, Form
+from edge.drivers.http_exchange import exchange
 from edge.poller import DeviceMisconfigured, DeviceUnavailable
 from edge.rtp import RtpSender
 
@@ -281,28 +282,11 @@ class IpSpeaker:
     ) -> Answer:
         """Return the device's answer, checked; raise DeviceUnavailable with the cause."""
         what = f"{method} {self._url}{path}"
-        try:
-            async with session.request(method, self._url + path, json=body, allow_redirects=False) as response:
-                raw = b""
-                async for piece in response.content.iter_any():
-                    raw += piece
-                    if len(raw) > MOST_ANSWER:
-                        break
-                if response.status in {401, 403}:
-                    raise DeviceUnavailable(Cause.UNAUTHORISED, f"{what}: the device wants another password")
-                if response.status != 200:
-                    raise _Answered(response.status, f"{what}: HTTP {response.status} {raw[:120]!r}")
-        except aiohttp.ConnectionTimeoutError as exc:
-            raise DeviceUnavailable(Cause.UNREACHABLE, f"{what}: nobody there") from exc
-        except TimeoutError as exc:
-            raise DeviceUnavailable(Cause.SILENT, f"{what}: no answer within {self._timeout.total:g} s") from exc
-        except aiohttp.ClientConnectorError as exc:
-            cause = Cause.REFUSED if isinstance(exc.os_error, ConnectionRefusedError) else Cause.UNREACHABLE
-            raise DeviceUnavailable(cause, f"{what}: {exc.os_error.strerror or exc}") from exc
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
-            raise DeviceUnavailable(Cause.REFUSED, f"{what}: it hung up") from exc
-        except aiohttp.ClientError as exc:
-            raise DeviceUnavailable(Cause.NONSENSE, f"{what}: {exc or type(exc).__name__}") from exc
+        status, raw = await exchange(session, method, self._url + path, body=body, most=MOST_ANSWER)
+        if status in {401, 403}:
+            raise DeviceUnavailable(Cause.UNAUTHORISED, f"{what}: the device wants another password")
+        if status != 200:
+            raise _Answered(status, f"{what}: HTTP {status} {raw[:120]!r}")
         return answer(shape, raw, what)
 
 

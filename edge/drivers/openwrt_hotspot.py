@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from contract.catalog import CATALOG, STATE, Cause, Condition, Kind
 from contract.clock import Clock
 from contract.metrics import Metric, Sample, Value
+from edge.drivers.http_exchange import exchange
 from edge.drivers.traffic import Counted, rates
 from edge.poller import DeviceUnavailable
 
@@ -240,30 +241,12 @@ class OpenwrtHotspot:
         assert self._http is not None  # noqa: S101  # the context is open
         question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         where = f"{self._url}/ubus"
-        try:
-            async with self._http.post(where, json=question, allow_redirects=False) as response:
-                raw = bytearray()
-                async for piece in response.content.iter_any():
-                    raw += piece
-                    if len(raw) > MOST_ANSWER:
-                        raise DeviceUnavailable(Cause.NONSENSE, f"{where} answered more than {MOST_ANSWER} bytes")
-                status = response.status
-        except aiohttp.ConnectionTimeoutError as exc:
-            raise DeviceUnavailable(Cause.UNREACHABLE, f"{where}: nobody there") from exc
-        except TimeoutError as exc:
-            raise DeviceUnavailable(Cause.SILENT, f"{where}: no answer within {self._timeout.total:g} s") from exc
-        except aiohttp.ClientConnectorError as exc:
-            cause = Cause.REFUSED if isinstance(exc.os_error, ConnectionRefusedError) else Cause.UNREACHABLE
-            raise DeviceUnavailable(cause, f"{where}: {exc.os_error.strerror or exc}") from exc
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
-            raise DeviceUnavailable(Cause.REFUSED, f"{where}: it hung up") from exc
-        except aiohttp.ClientError as exc:
-            raise DeviceUnavailable(Cause.NONSENSE, f"{where}: {type(exc).__name__}") from exc
+        status, raw = await exchange(self._http, "POST", where, body=question, most=MOST_ANSWER)
         if status != 200:
             cause = {401: Cause.UNAUTHORISED, 403: Cause.UNAUTHORISED, 404: Cause.NOT_FOUND}.get(status, Cause.REFUSED)
             raise DeviceUnavailable(cause, f"{where}: HTTP {status}")
         try:
-            answer = _ANSWER.validate_json(bytes(raw))
+            answer = _ANSWER.validate_json(raw)
         except ValidationError as exc:
             raise DeviceUnavailable(Cause.NONSENSE, f"{where} answered what is no JSON-RPC") from exc
         if answer.error is not None:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from simulators.camera import rtsp
 from simulators.camera.onvif import Onvif
-from simulators.camera.picture import Codec, jpeg, picture
+from simulators.camera.picture import LOOP_SECONDS, Codec, jpeg
 from simulators.digest import Digest
 from simulators.faults import Fault, Faults
 
@@ -60,7 +60,7 @@ async def serving(camera: Camera, *, port: int = 0, rtsp_port: int = 0) -> Async
         codec=camera.codec,
         faults=camera.faults,
         digest=Digest("camera", camera.user, camera.password),
-        phase=int(hashlib.blake2b(camera.id.encode(), digest_size=2).hexdigest(), 16) % 12,
+        phase=int(hashlib.blake2b(camera.id.encode(), digest_size=2).hexdigest(), 16) % LOOP_SECONDS,
     )
     stream = await rtsp.serve(source, camera.host, rtsp_port)
     rtsp_at = int(stream.sockets[0].getsockname()[1])
@@ -89,8 +89,6 @@ async def serving(camera: Camera, *, port: int = 0, rtsp_port: int = 0) -> Async
 
 
 def _snapshot(camera: Camera, source: rtsp.Source) -> Callable[[web.Request], web.Response]:
-    images: dict[tuple[str, int], bytes] = {}
-
     def answer(request: web.Request) -> web.Response:
         fault = camera.faults.now()
         authorization = request.headers.get("Authorization", "")
@@ -98,11 +96,8 @@ def _snapshot(camera: Camera, source: rtsp.Source) -> Callable[[web.Request], we
             return web.Response(status=401, headers={"WWW-Authenticate": source.digest.challenge()})
         if fault is Fault.NO_STREAM:
             return web.Response(status=404)
-        number = 0 if fault is Fault.FROZEN else int(camera.now() * 5) % 60
-        scene = "black" if fault is Fault.BLACK else "road"
-        if (scene, number) not in images:
-            images[scene, number] = jpeg(picture("black" if scene == "black" else "road", number))
-        return web.Response(body=images[scene, number], content_type="image/jpeg")
+        image = jpeg("black" if fault is Fault.BLACK else "road", source.number(camera.now()))
+        return web.Response(body=image, content_type="image/jpeg")
 
     return answer
 

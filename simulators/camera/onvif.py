@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from simulators.camera.rtsp import Source
 
 OPEN = frozenset({"GetSystemDateAndTime", "GetCapabilities", "GetServices", "GetServiceCapabilities", "GetHostname"})
-"""What is answered without login (Core 24.12, 5.9.4.3: PRE_AUTH)."""
+"""What is answered without login (access class PRE_AUTH, Core 24.12, 5.9.4.3)."""
 
 TOPICS = {
-    "motion": ("tns1:VideoSource/MotionAlarm", "State"),
-    "tamper": ("tns1:VideoSource/GlobalSceneChange/ImagingService", "State"),
-    "video_loss": ("tns1:VideoSource/SignalLoss", "State"),
+    "motion": "tns1:VideoSource/MotionAlarm",
+    "tamper": "tns1:VideoSource/GlobalSceneChange/ImagingService",
+    "video_loss": "tns1:VideoSource/SignalLoss",
 }
-"""Topics of the Imaging and Device IO services."""
+"""Properties of a video source, each a boolean State (Imaging 24.12, 5.5)."""
 
 REBOOT = "tns1:Monitoring/OperatingTime/LastReboot"
-"""A property that says since when the camera runs (ONVIF Core 24.12, annex on monitoring events)."""
+"""A property that says since when the camera runs; of the device, not of a video source (Core 24.12, 8.9.4)."""
 
 SLOW_SECONDS = 2.0
 MOST_REQUEST = 64 * 1024
@@ -40,7 +40,7 @@ SUBSCRIPTION_SECONDS = 60.0
 
 @dataclass(slots=True)
 class _Subscription:
-    ends: float
+    ends: float = field(default_factory=lambda: time.monotonic() + SUBSCRIPTION_SECONDS)
     messages: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
 
@@ -126,14 +126,12 @@ class Onvif:
                 return _response(200, envelope(known[question.operation](question)))
             except KeyError as exc:
                 return _response(400, fault("Sender", "InvalidArgVal", f"no such profile: {exc}"))
-        subscription = self._subscriptions.get(request.match_info.get("subscription", ""))
-        if subscription is None or question.operation not in {
-            "PullMessages",
-            "Renew",
-            "Unsubscribe",
-            "SetSynchronizationPoint",
-        }:
+        if question.operation not in {"PullMessages", "Renew", "Unsubscribe", "SetSynchronizationPoint"}:
             return _response(500, fault("Receiver", "ActionNotSupported", question.operation))
+        self._drop_expired()
+        subscription = self._subscriptions.get(request.match_info.get("subscription", ""))
+        if subscription is None:
+            return _response(400, fault("Sender", "InvalidArgVal", "no such subscription"))
         return _response(200, envelope(await self._of_subscription(question, request, subscription)))
 
     def _lets_in(self, question: Asked) -> bool:
@@ -228,23 +226,25 @@ class Onvif:
         return f"<trt:GetSnapshotUriResponse>{_media_uri(uri)}</trt:GetSnapshotUriResponse>"
 
     def _subscribe(self, question: Asked) -> str:
-        now = self._camera.clock()
-        self._subscriptions = {name: one for name, one in self._subscriptions.items() if one.ends > now}
+        self._drop_expired()
         name = secrets.token_hex(8)
-        one = self._subscriptions[name] = _Subscription(now + SUBSCRIPTION_SECONDS)
+        one = self._subscriptions[name] = _Subscription()
         self._initialise(one)
         return (
             "<tev:CreatePullPointSubscriptionResponse><tev:SubscriptionReference>"
             f"<a:Address>{self._at(f'events/{name}')}</a:Address></tev:SubscriptionReference>"
-            f"{_times(now, one.ends)}</tev:CreatePullPointSubscriptionResponse>"
+            f"{self._times(one)}</tev:CreatePullPointSubscriptionResponse>"
         )
 
+    def _drop_expired(self) -> None:
+        now = time.monotonic()
+        self._subscriptions = {name: one for name, one in self._subscriptions.items() if one.ends > now}
+
     async def _of_subscription(self, question: Asked, request: web.Request, subscription: _Subscription) -> str:
-        now = self._camera.clock()
         match question.operation:
             case "Renew":
-                subscription.ends = now + SUBSCRIPTION_SECONDS
-                return f"<wsnt:RenewResponse>{_times(now, subscription.ends, 'wsnt')}</wsnt:RenewResponse>"
+                subscription.ends = time.monotonic() + SUBSCRIPTION_SECONDS
+                return f"<wsnt:RenewResponse>{self._times(subscription, 'wsnt')}</wsnt:RenewResponse>"
             case "Unsubscribe":
                 self._subscriptions.pop(request.match_info["subscription"], None)
                 return "<wsnt:UnsubscribeResponse/>"
@@ -254,18 +254,21 @@ class Onvif:
             case _:
                 found = await self._pulled(question, subscription)
                 return (
-                    f"<tev:PullMessagesResponse>{_times(now, subscription.ends)}{''.join(found)}"
-                    "</tev:PullMessagesResponse>"
+                    f"<tev:PullMessagesResponse>{self._times(subscription)}{''.join(found)}</tev:PullMessagesResponse>"
                 )
 
     async def _pulled(self, question: Asked, subscription: _Subscription) -> list[str]:
-        seconds = re.search(r"PT(\d+(?:\.\d+)?)S", question.text("tev:Timeout", "PT1S"))
-        most = int(question.text("tev:MessageLimit", "10"))
+        told = re.fullmatch(r"PT(\d+(?:\.\d+)?)S", question.text("tev:Timeout", "PT1S"))
+        limit = question.text("tev:MessageLimit", "10")
+        seconds, most = min(60.0, float(told[1]) if told else 1.0), int(limit) if limit.isdecimal() else 1
         try:
-            async with asyncio.timeout(min(60.0, float(seconds[1]) if seconds else 1.0)):
+            async with asyncio.timeout(seconds):
                 found = [await subscription.messages.get()]
         except TimeoutError:
             return []
+        finally:
+            # Who pulls needs not renew (Core 24.12, 9.1.1).
+            subscription.ends = max(subscription.ends, time.monotonic() + seconds)
         while len(found) < most and not subscription.messages.empty():
             found.append(subscription.messages.get_nowait())
         return found
@@ -273,23 +276,28 @@ class Onvif:
     def _initialise(self, subscription: _Subscription) -> None:
         """Tell how all properties stand, as a new subscriber wants to know (Core 24.12, 9.4)."""
         started = self.shown(self._camera.clock() - (time.monotonic() - self._camera.started))
-        subscription.messages.put_nowait(self._notice(REBOOT, "Initialized", "Status", started))
+        subscription.messages.put_nowait(self._notice(REBOOT, "Initialized", data=_item("Status", started)))
         for what in TOPICS:
             subscription.messages.put_nowait(self._message(what, "Initialized"))
 
     def _message(self, what: str, operation: str) -> str:
-        topic, item = TOPICS[what]
-        return self._notice(topic, operation, item, "true" if self._states[what] else "false")
+        state = _item("State", "true" if self._states[what] else "false")
+        return self._notice(TOPICS[what], operation, source=_item("Source", "video-1"), data=state)
 
-    def _notice(self, topic: str, operation: str, item: str, value: str) -> str:
+    def _notice(self, topic: str, operation: str, *, data: str, source: str = "") -> str:
         dialect = "http://www.onvif.org/ver10/tev/topicExpression/ConcreteSet"
         return (
             f'<wsnt:NotificationMessage><wsnt:Topic Dialect="{dialect}">{topic}</wsnt:Topic><wsnt:Message>'
             f'<tt:Message UtcTime="{self.shown(self._camera.clock())}" PropertyOperation="{operation}">'
-            '<tt:Source><tt:SimpleItem Name="Source" Value="video-1"/></tt:Source>'
-            f'<tt:Data><tt:SimpleItem Name="{item}" Value="{value}"/></tt:Data></tt:Message></wsnt:Message>'
+            f"<tt:Source>{source}</tt:Source><tt:Data>{data}</tt:Data></tt:Message></wsnt:Message>"
             "</wsnt:NotificationMessage>"
         )
+
+    def _times(self, subscription: _Subscription, space: str = "tev") -> str:
+        now = self._camera.clock()
+        told = {"CurrentTime": now, "TerminationTime": now + subscription.ends - time.monotonic()}
+        names = reversed(told) if space == "wsnt" else told  # each schema has its own order
+        return "".join(f"<{space}:{name}>{self.shown(told[name])}</{space}:{name}>" for name in names)
 
     @staticmethod
     def shown(at: float) -> str:
@@ -304,10 +312,8 @@ def _media_uri(uri: str) -> str:
     )
 
 
-def _times(now: float, ends: float, space: str = "tev") -> str:
-    told = {"CurrentTime": now, "TerminationTime": ends}
-    names = reversed(told) if space == "wsnt" else told  # each schema has its own order
-    return "".join(f"<{space}:{name}>{Onvif.shown(int(told[name]))}</{space}:{name}>" for name in names)
+def _item(name: str, value: str) -> str:
+    return f'<tt:SimpleItem Name="{name}" Value="{value}"/>'
 
 
 def _response(status: int, body: bytes) -> web.Response:

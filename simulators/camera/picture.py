@@ -61,15 +61,16 @@ def loop(codec: Codec, scene: Scene) -> Loop:
     """Return the encoded loop of a scene; made once per process."""
     numbers = range(LOOP_SECONDS * FRAMES_A_SECOND)
     if codec == "MJPEG":
-        return Loop(codec=codec, frames=tuple(Frame(units=(jpeg(picture(scene, one)),), key=True) for one in numbers))
+        return Loop(codec=codec, frames=tuple(Frame(units=(jpeg(scene, one),), key=True) for one in numbers))
     return _h264(scene, numbers)
 
 
-def jpeg(seen: Picture) -> bytes:
-    """Return a baseline JPEG with the standard Huffman tables and no restarts, as RFC 2435 needs it."""
+@cache
+def jpeg(scene: Scene, number: int) -> bytes:
+    """Return a frame of a loop as a baseline JPEG with the standard Huffman tables and no restarts (RFC 2435)."""
     encoder = _encoder("mjpeg", "yuvj420p", {"huffman": "default"})
     encoder.qmin = encoder.qmax = 4
-    return b"".join(bytes(packet) for packet in _packets(encoder, [seen]))
+    return b"".join(bytes(packet) for packet in _packets(encoder, [picture(scene, number)]))
 
 
 def _h264(scene: Scene, numbers: range) -> Loop:

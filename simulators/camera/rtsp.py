@@ -6,10 +6,10 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from simulators.camera.picture import FRAMES_A_SECOND, LOOP_SECONDS, Codec, Frame, Loop, loop
+from simulators.camera.picture import FRAMES_A_SECOND, LOOP_SECONDS, Codec, Loop, loop
 from simulators.camera.rtp_video import CLOCK, packet, payloads
 from simulators.digest import Digest
 from simulators.faults import Fault, Faults
@@ -23,30 +23,31 @@ METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER"
 H264, JPEG = 96, 26
 """RTP payload types: dynamic, and the static one of RFC 3551."""
 
+GARBAGE = b"HTTP/1.1 200 OK\r\n\r\n<html>Login</html>\r\n\r\n"
+BREAKING = frozenset({Fault.NO_STREAM, Fault.NONSENSE})
+"""Faults that end a stream which is being watched."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """What the server shows: one path, the codec, and where in the loop this camera is."""
+    """What the server shows: one path, the codec, and how many seconds this camera is ahead in the loop."""
 
     path: str
     codec: Codec
     faults: Faults
     digest: Digest
-    phase: float = 0.0
-    viewers: int = 0
+    phase: int = 0
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def shown(self) -> Loop:
         """Return the loop that is shown now."""
         return loop(self.codec, "black" if self.faults.now() is Fault.BLACK else "road")
 
-    def frame(self, at: float) -> Frame:
-        """Return the frame of an instant (seconds)."""
-        frames = self.shown().frames
-        if self.faults.now() is Fault.FROZEN:
-            # A camera whose sensor hangs encodes the same picture for ever; each is as good as a key frame.
-            return frames[0]
-        return frames[int((at + self.phase) * FRAMES_A_SECOND) % (LOOP_SECONDS * FRAMES_A_SECOND)]
+    def number(self, at: float, later: int = 0) -> int:
+        """Return which frame of the loop is seen at an instant (seconds), or so many frames after it."""
+        # A camera whose sensor hangs encodes the same picture for ever; each is as good as a key frame.
+        frozen = self.faults.now() is Fault.FROZEN
+        return 0 if frozen else (int((at + self.phase) * FRAMES_A_SECOND) + later) % (LOOP_SECONDS * FRAMES_A_SECOND)
 
 
 @dataclass(slots=True)
@@ -96,11 +97,11 @@ async def _converse(
             head = (first + await reader.readuntil(b"\r\n\r\n")).decode("utf-8", "replace")
         fault = source.faults.now()
         if fault is Fault.SILENT:
-            await asyncio.sleep(3600)
+            continue
         if fault is Fault.SLOW:
             await asyncio.sleep(SLOW_SECONDS)
         if fault is Fault.NONSENSE:
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n<html>Login</html>\r\n\r\n")
+            writer.write(GARBAGE)
             continue
         request, *lines = head.split("\r\n")
         method, url, _ = request.split(" ", 2)
@@ -135,6 +136,8 @@ async def _answer(
             if transport is None:
                 return answer("461 Unsupported Transport")
             return answer("200 OK", f"Transport: {transport}", f"Session: {session.id};timeout=60")
+        case "PLAY" if session.udp is None and session.channel is None:
+            return answer("455 Method Not Valid in This State")
         case "PLAY":
             if session.playing is None:
                 session.playing = asyncio.create_task(_play(source, session, writer))
@@ -170,6 +173,8 @@ async def _transport(session: _Session, asked: str, writer: asyncio.StreamWriter
     if found is None:
         return None
     peer, own = writer.get_extra_info("peername")[0], writer.get_extra_info("sockname")[0]
+    if session.udp is not None:
+        session.udp.close()
     session.udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
         asyncio.DatagramProtocol, local_addr=(own, 0), remote_addr=(peer, int(found[1]))
     )
@@ -178,36 +183,39 @@ async def _transport(session: _Session, asked: str, writer: asyncio.StreamWriter
 
 
 async def _play(source: Source, session: _Session, writer: asyncio.StreamWriter) -> None:
-    source.viewers += 1
     sequence, ssrc = secrets.randbits(16), secrets.randbits(32)
     kind = JPEG if source.codec == "MJPEG" else H264
-    start = time.monotonic()
+    start, began = time.monotonic(), time.time()
     number = 0
-    send = _sender(session, writer)
     try:
-        while True:
-            frame = source.frame(time.time())
-            silent = source.faults.now() is Fault.SILENT or (source.faults.now() is Fault.NO_KEY_FRAMES and frame.key)
-            parts = [] if silent else list(payloads(frame))
-            for place, payload in enumerate(parts, 1):
-                last = place == len(parts)
-                timestamp = number * CLOCK // FRAMES_A_SECOND
-                send(packet(payload, kind=kind, sequence=sequence, timestamp=timestamp, ssrc=ssrc, last=last))
-                sequence += 1
-            await writer.drain()
-            if writer.is_closing():
+        while not writer.is_closing():
+            fault = source.faults.now()
+            if fault in BREAKING:
+                writer.write(GARBAGE if fault is Fault.NONSENSE else b"")
+                writer.close()
                 return
+            # By count, not by the clock: a frame left out or sent twice would spoil the picture until the next key.
+            frame = source.shown().frames[source.number(began, number)]
+            silent = fault is Fault.SILENT or (fault is Fault.NO_KEY_FRAMES and frame.key)
+            parts = [] if silent else list(payloads(frame))
+            timestamp = number * CLOCK // FRAMES_A_SECOND
+            packets = [
+                packet(one, kind=kind, sequence=sequence + place, timestamp=timestamp, ssrc=ssrc, last=one is parts[-1])
+                for place, one in enumerate(parts)
+            ]
+            sequence += len(packets)
+            _send(packets, session, writer)
+            await writer.drain()
             number += 1
             await asyncio.sleep(max(0.0, start + number / FRAMES_A_SECOND - time.monotonic()))
     except OSError:
         return
-    finally:
-        source.viewers -= 1
 
 
-def _sender(session: _Session, writer: asyncio.StreamWriter) -> Callable[[bytes], None]:
-    udp = session.udp
-    if udp is not None:
-        return udp.sendto
-    channel = session.channel or 0
-    return lambda one: writer.write(b"$" + bytes([channel]) + len(one).to_bytes(2, "big") + one)
+def _send(packets: Sequence[bytes], session: _Session, writer: asyncio.StreamWriter) -> None:
+    if session.udp is not None:
+        for one in packets:
+            session.udp.sendto(one)
+        return
+    channel = bytes([session.channel or 0])
+    writer.write(b"".join(b"$" + channel + len(one).to_bytes(2, "big") + one for one in packets))

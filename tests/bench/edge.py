@@ -1,7 +1,8 @@
-"""What one agent costs a box: memory and processor of the real process, polling eight probes and eight loudspeakers.
+"""What one agent costs a box that has the reference commune on it: 16 cameras, 12 loudspeakers, 8 hotspots, 10 sensors.
 
-The references are measured in the same run: a Python process that has only imported the same libraries, and the bare
-client libraries asking the same devices equally often, without sessions, log, report or checks.
+Memory and processor of the real process, without and with the processes that look at cameras, and how soon after its
+start the first reading leaves. The references are measured in the same run: a Python process that has only imported the
+same libraries, the bare client libraries asking probes and loudspeakers equally often, and a bare interpreter's start.
 """
 
 import argparse
@@ -14,58 +15,146 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
+import paho.mqtt.client as mqtt
 import psutil
+from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.client import AsyncModbusSerialClient
 
 PROBES_A_LINE = 4
 LINES = 2
-SPEAKERS = 8
+UARTS = 2
+SPEAKERS = 12
+CAMERAS = 16
+HOTSPOTS = 8
+DEVICES = PROBES_A_LINE * LINES + UARTS + SPEAKERS + CAMERAS + HOTSPOTS
 POLL_SECONDS = 10
-WARM_UP_SECONDS = 15
+CAMERA_SECONDS = 60
+WARM_UP_SECONDS = 30
 MEBIBYTE = 1024 * 1024
 
 ROUNDS = 20
-LIBRARIES = "aiohttp, aiomqtt, av, cryptography, numpy, psutil, pydantic, pymodbus.client, yaml"
+LIBRARIES = (
+    "aiohttp, aiomqtt, cryptography.hazmat.primitives.asymmetric.ed25519, google.protobuf, gufo.snmp.aio, icmplib,"
+    " psutil, pydantic, pydantic.main, pymodbus.client, serial, sqlite3, yaml"
+)
 
 
 def main() -> None:
     """Measure, and print each figure as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure after the warm-up")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long to measure after the warm-up")
     seconds = parser.parse_args().seconds
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = _free_port()
         stack.enter_context(_broker(folder, port))
-        urls = stack.enter_context(_simulators(folder))
-        (folder / "speaker.password").write_text("geheim", encoding="utf-8")
-        (folder / "edge.toml").write_text(_edge_toml(port, urls), encoding="utf-8")
+        found = stack.enter_context(_simulators(folder))
+        (folder / "device.password").write_text("geheim-geheim", encoding="utf-8")
+        (folder / "edge.toml").write_text(_edge_toml(port, found), encoding="utf-8")
+        first = _FirstReading(port)
+        started = time.monotonic()
         agent = stack.enter_context(_process([sys.executable, "-m", "edge", "run", str(folder / "edge.toml")], folder))
+        cold = first.wait() - started
         status = folder / "status.json"
-        _wait(lambda: _online(status) == PROBES_A_LINE * LINES + SPEAKERS, "all devices online")
+        _wait(lambda: _online(status) == DEVICES, "all devices online")
         time.sleep(WARM_UP_SECONDS)
-        process = psutil.Process(agent.pid)
-        read, used, start = _told(status)["read"], process.cpu_times(), time.monotonic()
-        peak = 0
+        family = _Family(psutil.Process(agent.pid))
+        read, start = _told(status)["read"], time.monotonic()
         while (elapsed := time.monotonic() - start) < seconds:
-            peak = max(peak, process.memory_info().rss)
+            family.look()
             time.sleep(0.5)
-        now = process.cpu_times()
-        cpu = 100 * (now.user - used.user + now.system - used.system) / elapsed
         samples = (int(str(_told(status)["read"])) - int(str(read))) / elapsed
         agent.send_signal(signal.SIGTERM)
-        agent.wait(15)
+        agent.wait(20)
+        urls = [str(one["url"]) for name, one in found.items() if name.startswith("speaker")]
         bare = asyncio.run(_bare_polling(folder, urls)) / POLL_SECONDS * 100
-    detail = f"{LINES} lines x {PROBES_A_LINE} probes, {SPEAKERS} loudspeakers, each {POLL_SECONDS} s, {elapsed:.0f} s"
-    _say("edge/rss", peak / MEBIBYTE, "MiB", _bare_memory() / MEBIBYTE, f"{detail}; reference: the libraries alone")
-    polling = f"{detail}, {samples:.1f} samples a second; reference: bare clients asking as often"
-    _say("edge/cpu", cpu, "% of one core", bare, polling)
+    detail = (
+        f"{CAMERAS} cameras each {CAMERA_SECONDS} s; {SPEAKERS} loudspeakers, {HOTSPOTS} hotspots,"
+        f" {PROBES_A_LINE * LINES + UARTS} sensors each {POLL_SECONDS} s; {elapsed:.0f} s"
+    )
+    libraries = _bare_memory() / MEBIBYTE
+    _say("edge/rss", family.own / MEBIBYTE, "MiB", libraries, f"{detail}; the agent; reference: the libraries alone")
+    _say("edge/rss-with-camera-workers", family.all / MEBIBYTE, "MiB", libraries, f"{detail}; with its processes")
+    polling = f"{detail}, {samples:.1f} samples a second; reference: bare clients asking probes and loudspeakers"
+    _say("edge/cpu", family.busy_own(elapsed), "% of one core", bare, polling)
+    _say("edge/cpu-with-camera-workers", family.busy_all(elapsed), "% of one core", bare, polling)
+    _say(
+        "edge/cold-start", cold, "s", _bare_start(), "process start to first reading on the broker; reference: imports"
+    )
+
+
+class _FirstReading:
+    """Hears the first message with readings."""
+
+    def __init__(self, port: int) -> None:
+        self._heard = threading.Event()
+        self._at = 0.0
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._on_message
+        self._client.connect("127.0.0.1", port)
+        self._client.subscribe("spBv1.0/bench/DDATA/#")
+        self._client.loop_start()
+
+    def _on_message(self, *_: object) -> None:
+        if not self._heard.is_set():
+            self._at = time.monotonic()
+            self._heard.set()
+
+    def wait(self) -> float:
+        """Return when it came."""
+        if not self._heard.wait(60):
+            raise TimeoutError("no reading within 60 s")
+        self._client.loop_stop()
+        return self._at
+
+
+class _Family:
+    """The agent and its children: peaks of memory (proportional, so that shared pages count once), processor time."""
+
+    def __init__(self, agent: psutil.Process) -> None:
+        self._agent = agent
+        self._first: dict[int, float] = {one.pid: _used(one) for one in self._members()}
+        self._last = dict(self._first)
+        self.own = self.all = 0
+
+    def look(self) -> None:
+        """Measure once."""
+        self.own = max(self.own, self._agent.memory_info().rss)
+        total = 0
+        for one in self._members():
+            with suppress(psutil.NoSuchProcess):
+                total += one.memory_full_info().pss
+                self._last[one.pid] = _used(one)
+        self.all = max(self.all, total)
+
+    def busy_own(self, seconds: float) -> float:
+        """Return % of a core."""
+        return 100 * (self._last[self._agent.pid] - self._first[self._agent.pid]) / seconds
+
+    def busy_all(self, seconds: float) -> float:
+        """Return % of a core, children included."""
+        return 100 * sum(used - self._first.get(pid, 0.0) for pid, used in self._last.items()) / seconds
+
+    def _members(self) -> list[psutil.Process]:
+        return [self._agent, *self._agent.children(recursive=True)]
+
+
+def _used(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _bare_start() -> float:
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", f"import {LIBRARIES}"], check=True, timeout=60)
+    return time.monotonic() - begun
 
 
 def _say(bench: str, figure: float, unit: str, reference: float, detail: str) -> None:
@@ -88,7 +177,7 @@ async def _bare_polling(folder: Path, urls: list[str]) -> float:
     async with AsyncExitStack() as stack:
         sessions = [
             await stack.enter_async_context(
-                aiohttp.ClientSession(url, middlewares=[aiohttp.DigestAuthMiddleware("box", "geheim")])
+                aiohttp.ClientSession(url, middlewares=[aiohttp.DigestAuthMiddleware("box", "geheim-geheim")])
             )
             for url in urls
         ]
@@ -122,60 +211,65 @@ def _broker(folder: Path, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def _simulators(folder: Path) -> Iterator[list[str]]:
-    """Run simulated devices; yield the URLs of the loudspeakers."""
+def _simulators(folder: Path) -> Iterator[dict[str, dict[str, object]]]:
+    """Run simulated devices; yield where each is."""
+    login = {"user": "box", "password": "geheim-geheim"}
+    snmp = {"community": "c", "auth_password": "geheim-geheim", "privacy_password": "geheim-geheim"}
     lines = [
         {"link": f"line-{line}", "probes": [{"id": f"probe-{line}-{slave}", "slave": slave} for slave in _slaves()]}
         for line in range(LINES)
     ]
-    speakers = [{"id": f"speaker-{number}", "password": "geheim"} for number in range(SPEAKERS)]
-    hamlet = {"hamlets": [{"name": "bench", "buses": lines, "speakers": speakers}]}
+    hamlet = {
+        "name": "bench",
+        "buses": lines,
+        "uarts": [{"id": f"dust-{one}", "model": "pms5003", "link": f"dust-{one}"} for one in range(UARTS)],
+        "speakers": [{"id": f"speaker-{one}", **login} for one in range(SPEAKERS)],
+        "cameras": [{"id": f"cam-{one}", **login} for one in range(CAMERAS)],
+        "routers": [{"id": f"wifi-{one}", **login} for one in range(HOTSPOTS // 2)],
+        "snmp_hotspots": [{"id": f"spot-{one}", **snmp} for one in range(HOTSPOTS // 2)],
+    }
     # JSON is YAML.
-    (folder / "hamlet.yaml").write_text(json.dumps(hamlet), encoding="utf-8")
+    (folder / "hamlet.yaml").write_text(json.dumps({"hamlets": [hamlet]}), encoding="utf-8")
     status = folder / "simulators.json"
     command = [sys.executable, "-m", "simulators", "run", str(folder / "hamlet.yaml"), "--status", str(status)]
     with _process(command, folder):
         _wait(status.exists, "the simulators")
-        yield [one["url"] for one in json.loads(status.read_text(encoding="utf-8"))["devices"].values() if "url" in one]
+        yield json.loads(status.read_text(encoding="utf-8"))["devices"]
 
 
-def _edge_toml(port: int, urls: list[str]) -> str:
-    text = f"""
-[node]
-group = "bench"
-id = "bench-01"
-state_dir = "state"
-status_file = "status.json"
-clock = "trusted"
-birth_jitter_seconds = 0
-[[brokers]]
-host = "127.0.0.1"
-port = {port}
-"""
-    for line in range(LINES):
-        for slave in _slaves():
-            text += f"""
-[[devices]]
-id = "probe-{line}-{slave}"
-kind = "water_probe"
-driver = "modbus_sensor"
-port = "line-{line}"
-slave = {slave}
-register_map = "generic-water-probe.yaml"
-poll_seconds = {POLL_SECONDS}
-"""
-    for number, url in enumerate(urls):
-        text += f"""
-[[devices]]
-id = "speaker-{number}"
-kind = "loudspeaker"
-driver = "ip_speaker"
-url = "{url}"
-username = "box"
-password_file = "speaker.password"
-poll_seconds = {POLL_SECONDS}
-"""
+def _edge_toml(port: int, found: dict[str, dict[str, object]]) -> str:
+    node = {"group": "bench", "id": "bench-01", "state_dir": "state", "status_file": "status.json"}
+    text = _table("[node]", **node, clock="trusted", birth_jitter_seconds=0)
+    text += _table("[[brokers]]", host="127.0.0.1", port=port)
+    login = {"username": "box", "password_file": "device.password"}
+    passwords = {"auth_password_file": "device.password", "privacy_password_file": "device.password"}
+    for name, at in found.items():
+        told: dict[str, object] = {"id": name, "poll_seconds": POLL_SECONDS}
+        match name.split("-")[0]:
+            case "probe":
+                told |= {"kind": "water_probe", "driver": "modbus_sensor", "port": at["port"], "slave": at["slave"]}
+                told |= {"register_map": "generic-water-probe.yaml"}
+            case "dust":
+                told |= {"kind": "air_station", "driver": "uart_sensor", "model": "pms5003", "port": at["port"]}
+            case "speaker":
+                told |= {"kind": "loudspeaker", "driver": "ip_speaker", "url": at["url"], **login}
+            case "cam":
+                told |= {"kind": "camera", "driver": "onvif_camera", "url": at["url"], **login}
+                told |= {"poll_seconds": CAMERA_SECONDS}
+            case "wifi":
+                told |= {"kind": "hotspot", "driver": "openwrt_hotspot", "url": at["url"], **login}
+            case "spot":
+                told |= {"kind": "hotspot", "driver": "snmp_hotspot", "host": at["host"], "port": at["port"]}
+                told |= {"username": "box", **passwords, "profile": "simulated.yaml", "uplink_interface": "eth0"}
+            case _:
+                continue
+        text += _table("[[devices]]", **told)
     return text
+
+
+def _table(head: str, **keys: object) -> str:
+    # JSON's strings, numbers and booleans are TOML's.
+    return f"{head}\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
 
 def _slaves() -> range:

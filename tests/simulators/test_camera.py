@@ -45,8 +45,12 @@ async def test_pyav_sees_the_road_over_tcp_and_udp(codec: Codec, transport: str)
 
 
 @pytest.mark.parametrize("codec", ["H264", "MJPEG"])
-async def test_opencv_sees_the_road(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|analyzeduration;1000000")
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+async def test_opencv_sees_the_road_over_tcp_and_udp(
+    codec: Codec, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = f"rtsp_transport;{transport}|analyzeduration;1000000"
+    monkeypatch.setitem(os.environ, "OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
 
     def seen(address: str) -> tuple[bool, Any]:
         capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 8000])
