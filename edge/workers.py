@@ -41,6 +41,7 @@ class Worker:
         self._reading: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
+        self._condemned = False
 
     @property
     def pid(self) -> int | None:
@@ -58,9 +59,9 @@ class Worker:
     async def ask(self, question: Mapping[str, object], deadline: float) -> Answer:
         """Return the answer; raise DeviceUnavailable with the worker's cause, SILENT if late, NONSENSE if it died."""
         process = await self._running()
-        number = next(self._numbers)
+        number, waiting = next(self._numbers), self._waiting
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        waiting[number] = answer
         try:
             async with asyncio.timeout(deadline):
                 assert process.stdin is not None  # noqa: S101  # it was made with a pipe
@@ -76,7 +77,7 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError) as exc:
             raise DeviceUnavailable(Cause.NONSENSE, f"{self._module} ended") from exc
         finally:
-            self._waiting.pop(number, None)
+            waiting.pop(number, None)
             self._rest()
 
     async def end(self) -> None:
@@ -95,9 +96,10 @@ class Worker:
 
     async def _running(self) -> asyncio.subprocess.Process:
         async with self._starting:
-            if self._process is not None and self._process.returncode is None:
+            if self._process is not None and self._process.returncode is None and not self._condemned:
                 return self._process
             await self.end()
+            self._condemned = False
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -106,15 +108,17 @@ class Worker:
                 stdout=asyncio.subprocess.PIPE,
                 limit=MOST_LINE,
             )
-            self._reading = asyncio.create_task(self._read(self._process), name=f"answers of {self._module}")
+            self._waiting = {}
+            reading = self._read(self._process, self._waiting)
+            self._reading = asyncio.create_task(reading, name=f"answers of {self._module}")
             return self._process
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
+    async def _read(self, process: asyncio.subprocess.Process, waiting: Mapping[int, asyncio.Future[Answer]]) -> None:
         assert process.stdout is not None  # noqa: S101  # it was made with a pipe
         try:
             async for line in process.stdout:
                 told = json.loads(line)
-                answer = self._waiting.get(told["number"])
+                answer = waiting.get(told["number"])
                 if answer is None or answer.done():
                     continue
                 if "cause" in told:
@@ -126,12 +130,13 @@ class Worker:
             with suppress(ProcessLookupError):
                 process.kill()
         status = await process.wait()
-        for answer in self._waiting.values():
+        for answer in waiting.values():
             if not answer.done():
                 answer.set_exception(DeviceUnavailable(Cause.NONSENSE, f"{self._module} died (status {status})"))
 
     def _kill_if_exclusive(self) -> None:
         if self._exclusive and self._process is not None:
+            self._condemned = True  # it may take a moment to go, and must not be asked any more
             with suppress(ProcessLookupError):
                 self._process.kill()
 
@@ -143,6 +148,7 @@ class Worker:
 
     def _end_if_idle(self) -> None:
         if not self._waiting and self._process is not None:
+            self._condemned = True
             with suppress(ProcessLookupError):
                 self._process.kill()
 

@@ -31,6 +31,7 @@ OPTIONS = {
     "fpsprobesize": "0",
     "probesize": "65536",
     "allowed_media_types": "video",
+    "protocol_whitelist": "rtsp,rtsps,rtp,tcp,tls,udp",
 }
 
 
@@ -70,8 +71,11 @@ def _greet(address: str, timeout: float) -> None:
     with socket.create_connection((str(parts.hostname), parts.port or 554), timeout) as greeted:
         greeted.settimeout(timeout)
         greeted.sendall(f"OPTIONS {address} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
-        if not greeted.recv(64).startswith(b"RTSP/1."):
+        answer = greeted.recv(64)
+        if not answer.startswith(b"RTSP/1."):
             raise DeviceUnavailable(Cause.NONSENSE, f"{address} answered what is no RTSP")
+        if answer[9:10] == b"3":
+            raise DeviceUnavailable(Cause.REFUSED, f"{address} sends us to another address")
 
 
 def _first_key_frame(container: Any, video: Any, until: float) -> dict[str, Any] | None:

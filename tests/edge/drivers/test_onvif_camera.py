@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
+from aiohttp import web
 
 from contract.catalog import STATE, Cause, Condition
 from contract.clock import SystemClock
@@ -275,6 +278,29 @@ async def test_whatever_stands_at_a_cameras_address_costs_bounded_time_and_no_ne
         assert outcome == case["expected"]
         assert time.monotonic() - begun < 10.0
         assert (await told(neighbour))["Picture/Width"] == 320
+
+
+@pytest.mark.parametrize(("width", "height"), [(8200, 16), (16, 8200), (7000, 7000)])
+async def test_a_picture_of_impossible_size_is_nonsense_and_is_not_decoded(
+    workers: Workers, width: int, height: int
+) -> None:
+    image = cv2.imencode(".jpg", np.zeros((height, width), dtype=np.uint8))[1].tobytes()
+
+    async def show(request: web.Request) -> web.Response:
+        return web.Response(body=image, content_type="image/jpeg")
+
+    application = web.Application()
+    application.add_routes([web.get("/x.jpg", show)])
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        driver = workers.driver(Address(snapshot=f"http://127.0.0.1:{runner.addresses[0][1]}/x.jpg"))
+        with pytest.raises(DeviceUnavailable, match=f"{width} x {height}") as caught:
+            await driver.read()
+    finally:
+        await runner.cleanup()
+    assert caught.value.cause is Cause.NONSENSE
 
 
 def test_the_worst_is_told_first() -> None:
