@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from contract.catalog import STATE, Condition, Kind
+from contract.catalog import MAINS, STATE, Condition, Kind
 from contract.metrics import Quality
 from hub.live_state import LiveDevice
 from hub.presence import State
@@ -71,6 +71,10 @@ def _fault(device: LiveDevice, now: int) -> Judged | None:
     if told is not None and told.value in _CONDITIONS:
         condition = Condition(str(told.value))
         return Judged(_CONDITIONS[condition], condition.value, told.at)
+    mains = values.get(MAINS)
+    if mains is not None and mains.value is False:
+        # It runs on its battery: what hangs on the same mains without one is out, and this will be.
+        return Judged(Health.WARNING, "mains", mains.at)
     # A loudspeaker that nothing supervises may be silent without a word: that is not "ok".
     unsupervised = (values.get(metric) is None or values[metric].value is None for metric in ("Amp/OK", "Line/OK"))
     if device.kind is Kind.LOUDSPEAKER and any(unsupervised):

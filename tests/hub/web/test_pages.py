@@ -79,6 +79,16 @@ async def test_a_muted_or_unsupervised_loudspeaker_is_not_shown_as_working(hub: 
     assert "không có giám sát tiếng" in (await client.get("/", params={"lang": "vi"})).text
 
 
+async def test_a_box_without_mains_says_so_before_its_battery_is_empty(hub: Any, client: Any) -> None:
+    told = hub.state.hub.live.state(DeviceKey("g", "n-01", "")).slot("Power/Mains", DataType.BOOLEAN, "")
+    told.at, told.value = hub.state.hub.live._clock.now_ms(), False
+    page = (await client.get("/", params={"lang": "vi"})).text
+    assert "mất điện lưới" in page
+    assert "Cảnh báo" in page
+    told.value = True
+    assert "mất điện lưới" not in (await client.get("/", params={"lang": "vi"})).text
+
+
 async def test_hostile_names_are_shown_as_text(hub: Any, client: Any) -> None:
     key = DeviceKey("g", "n-01", "<script>alert(1)</script>")
     hub.state.hub.live.state(key)
