@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,48 +24,24 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
+from simulators.demo_commune import (
+    COMMUNE,
+    DEPLOYMENT,
+    DEVICES_EACH,
+    GROUP,
+    HAMLETS,
+    PASSWORD,
+    SNMP_PASSWORD,
+    edge_toml,
+    hamlet_yaml,
+    hub_toml,
+)
 from simulators.hearing import heard
-
-GROUP = "c7k2m"
-DEPLOYMENT = "smart-hamlet-demo"
-COMMUNE = "Xã An Thạnh"
-USER, PASSWORD, SNMP_PASSWORD = "box", "demo", "demo-demo"
-DEVICES_EACH = 14
-"""Four cameras, four loudspeakers, two hotspots and four sensors on each edge node."""
 
 STOP_SECONDS = 40.0
 """An agent may drain for 30 s."""
 
 MOSQUITTO = (shutil.which("mosquitto"), "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto")
-
-
-@dataclass(frozen=True, slots=True)
-class Hamlet:
-    """One edge node and what it is to announce."""
-
-    node: str
-    name: str
-    sentence: str
-
-    @property
-    def number(self) -> str:
-        """Return what the names of its devices end in, before their letter."""
-        return self.node[-2:]
-
-    def named(self, what: str, count: int = 4) -> Sequence[str]:
-        """Return the ids of its devices of one sort."""
-        return [f"{what}-{self.number}{letter}" for letter in "abcd"[:count]]
-
-    @property
-    def speakers(self) -> Sequence[str]:
-        """Return the ids of its loudspeakers."""
-        return self.named("speaker")
-
-
-HAMLETS = (
-    Hamlet("c7k2m-01", "Ấp Bình Hòa", "Thông báo: chiều nay triều cường dâng cao, bà con chú ý kê cao tài sản."),
-    Hamlet("c7k2m-02", "Ấp Phú Thạnh", "Thông báo: sáng mai trạm y tế tiêm phòng cho trẻ em, mời bà con đưa cháu đến."),
-)
 
 
 class DemoFailed(Exception):
@@ -181,12 +156,14 @@ async def _start_all(commune: Commune, broker: str, session: aiohttp.ClientSessi
             "max_queued_messages 100000\nmax_inflight_messages 0\n",
             encoding="utf-8",
         )
-    (folder / "hamlet.yaml").write_text(_hamlet_yaml(commune), encoding="utf-8")
+    (folder / "hamlet.yaml").write_text(hamlet_yaml(box_mqtt_port=commune.box_mqtt_port), encoding="utf-8")
     (folder / "signer.toml").write_text(
         f'deployment = "{DEPLOYMENT}"\nkey = "keys/signer.pem"\nsocket = "signer.sock"\nlog = "signer.log"\n',
         encoding="utf-8",
     )
-    (folder / "hub.toml").write_text(_hub_toml(commune, identities), encoding="utf-8")
+    (folder / "hub.toml").write_text(
+        hub_toml(identities, port=commune.port, mqtt_port=commune.mqtt_port), encoding="utf-8"
+    )
     for name in ("broker", "box-broker"):
         await commune.start(name, broker, "-c", folder / f"{name}.conf")
     await commune.start(
@@ -201,7 +178,14 @@ async def _start_all(commune: Commune, broker: str, session: aiohttp.ClientSessi
     for hamlet in HAMLETS:
         _say(f"starting the edge node of {hamlet.name}")
         config = folder / f"{hamlet.node}.toml"
-        config.write_text(_edge_toml(commune, hamlet, found["devices"]), encoding="utf-8")
+        text = edge_toml(
+            hamlet,
+            found["devices"],
+            mqtt_port=commune.mqtt_port,
+            box_mqtt_port=commune.box_mqtt_port,
+            hub_url=commune.url,
+        )
+        config.write_text(text, encoding="utf-8")
         await commune.start(hamlet.node, *_tool("edge"), "run", config)
     wanted = DEVICES_EACH * len(HAMLETS)
     _say(f"waiting for {wanted} devices")
@@ -362,90 +346,6 @@ def _free(wanted: int) -> int:
 
 def _say(sentence: str) -> None:
     print(f"demo: {sentence}", file=sys.stderr, flush=True)
-
-
-def _hamlet_yaml(commune: Commune) -> str:
-    login = {"user": USER, "password": PASSWORD}
-    snmp = {"user": USER, "community": "hamlet", "auth_password": SNMP_PASSWORD, "privacy_password": SNMP_PASSWORD}
-    hamlets = []
-    for one in HAMLETS:
-        number = one.number
-        cameras: list[dict[str, object]] = [{"id": name, **login} for name in one.named("cam")]
-        cameras[-1] |= {"codec": "MJPEG", "onvif": False}
-        probes = [{"id": f"water-{number}", "slave": 1}, {"id": f"gauge-{number}", "slave": 2, "layout": "hydro"}]
-        air = {"id": f"air-{number}", "shape": "esphome", "layout": "air", "topic": f"air-{number}", "every_seconds": 2}
-        hamlets.append(
-            {
-                "name": one.name,
-                "power_supply": f"run/power-{number}",
-                "buses": [{"link": f"run/{one.node}", "probes": probes}],
-                "uarts": [{"id": f"dust-{number}", "model": "pms5003", "link": f"run/dust-{number}"}],
-                "mqtt_sensors": [air],
-                "speakers": [{"id": name, **login} for name in one.speakers],
-                "cameras": cameras,
-                "routers": [{"id": f"wifi-{number}a", **login}],
-                "snmp_hotspots": [{"id": f"wifi-{number}b", **snmp}],
-            }
-        )
-    told = {"seed": 7, "recordings": "recordings", "broker": {"port": commune.box_mqtt_port}, "hamlets": hamlets}
-    return json.dumps(told, ensure_ascii=False)
-
-
-def _hub_toml(commune: Commune, identities: dict[str, str]) -> str:
-    nodes = "".join(
-        f'[[edge_nodes]]\ngroup = "{GROUP}"\nid = "{hamlet.node}"\ncommune = "{COMMUNE}"\nhamlet = "{hamlet.name}"\n'
-        f'identity = "{identities[hamlet.node]}"\n'
-        for hamlet in HAMLETS
-    )
-    return (
-        f'[hub]\nhost_id = "hamlet-hub"\nstate_dir = "hub"\nport = {commune.port}\nclock = "trusted"\n'
-        f'status_file = "hub.json"\n'
-        f"[broker]\nport = {commune.mqtt_port}\n"
-        f'[broadcast]\nsigner_socket = "signer.sock"\nroots = ["keys/root.json"]\nbundle = "keys/bundle.json"\n{nodes}'
-    )
-
-
-def _edge_toml(commune: Commune, hamlet: Hamlet, found: dict[str, Any]) -> str:
-    number, login = hamlet.number, {"username": USER, "password_file": "device.password"}
-    devices: list[dict[str, Any]] = []
-
-    def add(name: str, kind: str, driver: str, **more: object) -> None:
-        devices.append({"id": name, "kind": kind, "driver": driver, "poll_seconds": 2, "mains": True, **more})
-
-    for slave, (name, kind, file) in enumerate(
-        (
-            (f"water-{number}", "water_probe", "generic-water-probe.yaml"),
-            (f"gauge-{number}", "hydro_station", "generic-hydro-station.yaml"),
-        ),
-        start=1,
-    ):
-        add(name, kind, "modbus_sensor", port=f"run/{hamlet.node}", slave=slave, register_map=file)
-    add(f"dust-{number}", "air_station", "uart_sensor", model="pms5003", port=f"run/dust-{number}")
-    local = {"port": commune.box_mqtt_port, "mapping": "esphome-air.yaml", "topic": f"air-{number}"}
-    add(f"air-{number}", "air_station", "mqtt_sensor", **local)
-    for name in hamlet.speakers:
-        add(name, "loudspeaker", "ip_speaker", url=found[name]["url"], **login)
-    for place, name in enumerate(hamlet.named("cam")):
-        # The last one has no ONVIF, as many that hang there already.
-        where = {"stream_url": found[name]["stream_url"]} if place == 3 else {"url": found[name]["url"]}
-        add(name, "camera", "onvif_camera", **where, **login, poll_seconds=10)
-    add(f"wifi-{number}a", "hotspot", "openwrt_hotspot", url=found[f"wifi-{number}a"]["url"], **login)
-    passwords = {f"{what}_password_file": "snmp.password" for what in ("auth", "privacy")}
-    snmp = {"username": USER, **passwords, "profile": "simulated.yaml", "uplink_interface": "eth0"}
-    spot = found[f"wifi-{number}b"]
-    add(f"wifi-{number}b", "hotspot", "snmp_hotspot", host=spot["host"], port=spot["port"], **snmp)
-    # JSON's strings, numbers and booleans are TOML's.
-    tables = "".join(
-        "[[devices]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in one.items()) for one in devices
-    )
-    return (
-        f'[node]\ngroup = "{GROUP}"\nid = "{hamlet.node}"\nstate_dir = "{hamlet.node}"\n'
-        f'status_file = "{hamlet.node}.json"\nclock = "trusted"\npower_supply = "run/power-{number}"\n'
-        'primary_host = "hamlet-hub"\nbirth_jitter_seconds = 0\n'
-        f'[[brokers]]\nhost = "127.0.0.1"\nport = {commune.mqtt_port}\n'
-        f'[broadcast]\ndeployment = "{DEPLOYMENT}"\nenvironment = "demo"\nroot = "keys/root.json"\n'
-        f'identity_key = "keys/{hamlet.node}.pem"\naudio_url = "{commune.url}"\nmax_volume = 80\n{tables}'
-    )
 
 
 if __name__ == "__main__":

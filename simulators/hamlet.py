@@ -8,6 +8,7 @@ from pathlib import Path
 
 from simulators import ip_speaker, modbus_probe, mqtt_sensor, openwrt_hotspot, power_supply, snmp_hotspot, uart_sensor
 from simulators.camera import camera
+from simulators.camera.device import Camera
 from simulators.config import Config, HamletConfig, ProbeConfig
 from simulators.faults import FaultEntry, Faults
 
@@ -94,7 +95,7 @@ class _Hamlet:
             )
             self._note(speaker.id, url=await enter(ip_speaker.serving(horn, port=speaker.port)))
         for one in hamlet.cameras:
-            seen = camera.Camera(
+            seen = Camera(
                 id=one.id,
                 user=one.user,
                 password=one.password,

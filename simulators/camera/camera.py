@@ -1,45 +1,23 @@
-"""One camera: its state, its faults, its ports; run it with `serving`."""
+"""Runs a camera: opens its ports, and closes them as its power and its faults have it."""
 
 import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from simulators.camera import rtsp
+from simulators.camera.device import Camera
 from simulators.camera.onvif import Onvif
-from simulators.camera.picture import LOOP_SECONDS, Codec, jpeg
+from simulators.camera.picture import LOOP_SECONDS, jpeg
 from simulators.digest import Digest
-from simulators.faults import Fault, Faults
+from simulators.faults import Fault
 
 PATH = "/live/main"
 OFF = frozenset({Fault.REFUSE, Fault.MAINS_LOST})
-
-
-@dataclass(slots=True, kw_only=True)
-class Camera:
-    """A camera; `onvif` False for one that has only a stream and a snapshot."""
-
-    id: str
-    user: str
-    password: str
-    faults: Faults
-    codec: Codec = "H264"
-    host: str = "127.0.0.1"
-    onvif: bool = True
-    serial: str = ""
-    now: Callable[[], float] = time.time
-    started: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.serial = self.serial or hashlib.blake2b(self.id.encode(), digest_size=6).hexdigest().upper()
-
-    def clock(self) -> float:
-        """Return the camera's own idea of the time (seconds since 1970)."""
-        return self.now() + (3600.0 if self.faults.now() is Fault.CLOCK_JUMP else 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

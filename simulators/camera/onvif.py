@@ -7,18 +7,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from aiohttp import web
 
+from simulators.camera.device import Camera
 from simulators.camera.picture import FRAMES_A_SECOND, HEIGHT, WIDTH
+from simulators.camera.rtsp import Source
 from simulators.camera.soap import Asked, Guard, NotSoap, asked, envelope, fault
 from simulators.faults import Fault
-
-if TYPE_CHECKING:
-    from simulators.camera.camera import Camera
-    from simulators.camera.rtsp import Source
 
 OPEN = frozenset({"GetSystemDateAndTime", "GetCapabilities", "GetServices", "GetServiceCapabilities", "GetHostname"})
 """What is answered without login (access class PRE_AUTH, Core 24.12, 5.9.4.3)."""
@@ -47,7 +44,7 @@ class _Subscription:
 class Onvif:
     """Answers for one camera; `port` is where it is reached, known once it listens."""
 
-    def __init__(self, camera: "Camera", source: "Source", rtsp_port: int) -> None:
+    def __init__(self, camera: Camera, source: Source, rtsp_port: int) -> None:
         self._camera = camera
         self._source = source
         self._rtsp_port = rtsp_port

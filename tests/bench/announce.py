@@ -18,6 +18,7 @@ import aiohttp
 import numpy as np
 
 from simulators import demo
+from simulators.demo_commune import HAMLETS
 from simulators.hearing import heard
 
 PRESSES = 7
@@ -33,12 +34,12 @@ async def measure() -> None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             await demo._start_all(commune, broker, session, asyncio.Event())
             devices = (await demo._get(commune, session, "/api/devices"))["devices"]
-            speaker = demo.HAMLETS[0].speakers[0]
+            speaker = HAMLETS[0].speakers[0]
             by_name = {one["device"]: one["id"] for one in devices}
             delays, answers = [], []
             for number in range(1, PRESSES + 1):
                 pressed = time.time()
-                form = {"text": demo.HAMLETS[0].sentence, "speakers": by_name[speaker], "volume": "60"}
+                form = {"text": HAMLETS[0].sentence, "speakers": by_name[speaker], "volume": "60"}
                 async with session.post(
                     f"{commune.url}/api/announcements", data=form, headers={"Origin": commune.url}
                 ) as response:
@@ -62,7 +63,7 @@ async def measure() -> None:
         "presses": PRESSES,
         "least": round(min(delays), 3),
         "most": round(max(delays), 3),
-        "text": demo.HAMLETS[0].sentence,
+        "text": HAMLETS[0].sentence,
     }
     signed = statistics.median(answers)
     told = {

@@ -30,6 +30,7 @@ from edge.poller import DeviceUnavailable, Driver, Poller
 from edge.workers import Pool, Worker
 from simulators import ip_speaker, modbus_probe, openwrt_hotspot, snmp_hotspot, uart_sensor
 from simulators.camera import camera
+from simulators.camera.device import Camera
 from simulators.faults import Fault, Faults
 
 SECRETS = ("demo-pass", "demo-privacy")
@@ -123,7 +124,7 @@ async def rtsp(folder: Path) -> AsyncIterator[Device]:
 
 @asynccontextmanager
 async def seen(folder: Path, by: str) -> AsyncIterator[Device]:
-    one = camera.Camera(id="c", user="box", password=SECRETS[0], faults=faults())
+    one = Camera(id="c", user="box", password=SECRETS[0], faults=faults())
     async with AsyncExitStack() as stack:
         desk = await stack.enter_async_context(Worker("edge.camera.onvif_worker", exclusive=False))
         frames = Pool("edge.camera.frame_worker", 1)

@@ -12,7 +12,8 @@ import av
 import cv2
 import pytest
 
-from simulators.camera.camera import Camera, serving
+from simulators.camera.camera import serving
+from simulators.camera.device import Camera
 from simulators.camera.picture import FRAMES_A_SECOND, LOOP_SECONDS, Codec, loop
 from simulators.faults import Fault, Faults
 

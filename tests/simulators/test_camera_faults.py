@@ -15,7 +15,8 @@ import aiohttp
 import av
 import pytest
 
-from simulators.camera.camera import Camera, Found, serving
+from simulators.camera.camera import Found, serving
+from simulators.camera.device import Camera
 from simulators.camera.onvif import TOPICS
 from simulators.faults import Fault, Faults
 

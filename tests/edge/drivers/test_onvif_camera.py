@@ -20,7 +20,8 @@ from contract.clock import SystemClock
 from edge.drivers.onvif_camera import Address, Before, Looked, OnvifCamera, condition
 from edge.poller import DeviceUnavailable
 from edge.workers import Pool, Worker
-from simulators.camera.camera import Camera, Found, serving
+from simulators.camera.camera import Found, serving
+from simulators.camera.device import Camera
 from simulators.faults import Fault, Faults
 
 CASES = sorted((Path(__file__).parents[2] / "cases" / "cameras").glob("*.yaml"))
