@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -238,6 +239,17 @@ def test_every_target_of_the_makefile_explains_itself_and_is_no_file() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     assert phony is not None
     assert targets == set(phony[1].split())
+
+
+BENCHES = [one for one in FILES if one.parent == ROOT / "tests" / "bench"]
+
+
+@pytest.mark.parametrize("bench", BENCHES, ids=lambda one: one.stem)
+def test_a_benchmark_finds_what_it_imports_the_way_make_starts_it(bench: Path) -> None:
+    """A file edge.py beside it must not stand before the package of that name."""
+    assert "$(PYTHON) -P tests/bench/" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    load = f"import runpy; runpy.run_path({str(bench)!r}, run_name='loaded')"
+    subprocess.run([sys.executable, "-P", "-c", load], check=True, cwd=ROOT, timeout=40)
 
 
 def test_make_bench_runs_every_benchmark() -> None:
