@@ -24,7 +24,8 @@ async def exchange(
     except TimeoutError as exc:
         raise DeviceUnavailable(Cause.SILENT, f"{what}: no answer within {session.timeout.total:g} s") from exc
     except aiohttp.ClientConnectorError as exc:
-        cause = Cause.REFUSED if isinstance(exc.os_error, ConnectionRefusedError) else Cause.UNREACHABLE
+        turned_away = isinstance(exc.os_error, (ConnectionRefusedError, ConnectionResetError))
+        cause = Cause.REFUSED if turned_away else Cause.UNREACHABLE
         raise DeviceUnavailable(cause, f"{what}: {exc.os_error.strerror or exc}") from exc
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
         raise DeviceUnavailable(Cause.REFUSED, f"{what}: it hung up") from exc

@@ -9,11 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contract.catalog import CATALOG, STATE, Condition, Kind
 from contract.metrics import Metric, Quality, Sample
+from edge.drivers.data_file import read
 from edge.poller import DeviceMisconfigured
 
 MOST_PAYLOAD = 64 * 1024
@@ -103,14 +103,7 @@ class Topics:
 
 def load_mapping(path: Path) -> MqttMapping:
     """Return a mapping; raise DeviceMisconfigured naming file, key and what is wrong."""
-    try:
-        return MqttMapping.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as exc:
-        raise DeviceMisconfigured(f"mapping {path}: {exc}") from exc
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the mapping"
-        raise DeviceMisconfigured(f"mapping {path}: {where}: {first['msg']}") from exc
+    return read(path, MqttMapping, "mapping")
 
 
 def topics(mapping: MqttMapping, topic: str) -> Topics:

@@ -168,7 +168,7 @@ class OpenwrtHotspot:
 
     async def _clients(self) -> list[int]:
         """Return how many people each access point has that is on: releases name them phy0-ap0 or wlan0, so we ask."""
-        told = await self._asked("list", [await self._logged_in(), "hostapd.*"])
+        told = await self._in_session("list", ["hostapd.*"], "list hostapd.*")
         named = sorted(one for one in told if one.startswith("hostapd.")) if isinstance(told, dict) else []
         found = [await self._call(one, "get_clients", _Clients, optional=True) for one in named[:MOST_POINTS]]
         return [len(one.clients) for one in found if one is not None]
@@ -202,20 +202,23 @@ class OpenwrtHotspot:
     ) -> Any:
         """Return what a call gives in its shape; None where it is `optional` and the router knows no such object."""
         what = f"{name} {method}"
-        for attempt in (1, 2):
-            try:
-                told = await self._asked("call", [await self._logged_in(), name, method, arguments or {}])
-                break
-            except _SessionOver:
-                # A router that was restarted, or was not asked for long, forgets who logged in.
-                self._session = NOBODY
-                if attempt == 2:
-                    raise DeviceUnavailable(
-                        Cause.UNAUTHORISED, f"{self._url}: this user may not call {what}; see its access list"
-                    ) from None
+        told = await self._in_session("call", [name, method, arguments or {}], what)
         if optional and isinstance(told, list) and told and told[0] in {UNKNOWN_METHOD, UNKNOWN_OBJECT}:
             return None  # hostapd takes its object away while a radio is off
         return self._shaped(shape, self._result(told, what), what)
+
+    async def _in_session(self, kind: str, params: Sequence[object], what: str) -> object:
+        """Return the answer to a question of who is logged in; logs in anew, once, where the router forgot us."""
+        try:
+            return await self._asked(kind, [await self._logged_in(), *params])
+        except _SessionOver:
+            # A router that was restarted, or was not asked for long, forgets who logged in.
+            self._session = NOBODY
+        try:
+            return await self._asked(kind, [await self._logged_in(), *params])
+        except _SessionOver:
+            denied = f"{self._url}: this user may not call {what}; see its access list"
+            raise DeviceUnavailable(Cause.UNAUTHORISED, denied) from None
 
     def _result(self, told: object, what: str) -> object:
         if not isinstance(told, list) or not told or not isinstance(told[0], int):

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contract.catalog import CATALOG, STATE, Condition, Kind
 from contract.metrics import Instrument, Metric, Quality, Sample
-from edge.poller import DeviceMisconfigured
+from edge.drivers.data_file import read
 
 MOST_REGISTERS = 125
 """In one question (Modbus application protocol 1.1b3, 6.3)."""
@@ -131,14 +130,7 @@ class RegisterMap(_Strict):
 
 def load_map(path: Path) -> RegisterMap:
     """Return a register map; raise DeviceMisconfigured naming file, key and what is wrong."""
-    try:
-        return RegisterMap.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as exc:
-        raise DeviceMisconfigured(f"register map {path}: {exc}") from exc
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the map"
-        raise DeviceMisconfigured(f"register map {path}: {where}: {first['msg']}") from exc
+    return read(path, RegisterMap, "register map")
 
 
 def samples(words: Mapping[int, int], mapping: RegisterMap, at: int) -> list[Sample]:

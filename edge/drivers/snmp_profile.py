@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from edge.poller import DeviceMisconfigured
+from edge.drivers.data_file import read
 
 Oid = Annotated[str, Field(pattern=r"^1\.3\.6\.1(\.\d{1,10}){1,60}$")]
 
@@ -44,11 +43,4 @@ class Profile(_Strict):
 
 def load_profile(path: Path) -> Profile:
     """Return a profile; raise DeviceMisconfigured naming file, key and what is wrong."""
-    try:
-        return Profile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as exc:
-        raise DeviceMisconfigured(f"SNMP profile {path}: {exc}") from exc
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the profile"
-        raise DeviceMisconfigured(f"SNMP profile {path}: {where}: {first['msg']}") from exc
+    return read(path, Profile, "SNMP profile")
