@@ -354,8 +354,16 @@ def _sentence(error: Mapping[str, object], told: Mapping[str, object]) -> str:
     if error["type"] == "union_tag_invalid":
         return f"{where} driver: there is none of this name; one of {', '.join(sorted(DRIVERS))}{_got(error, 'driver')}"
     if error["type"] == "string_pattern_mismatch":
-        return f"{where}: must look like http://192.168.1.20 or https://host:8443, without a path{_got(error)}"
+        return f"{where}: must look like {_LOOKS.get(str(location[-1]), _LOOKS['url'])}{_got(error)}"
     return f"{where}: {message}{_got(error)}"
+
+
+_LOOKS = {
+    "url": "http://192.168.1.20 or https://host:8443, without a path or a login",
+    "stream_url": "rtsp://192.168.1.30:554/stream, without a login",
+    "snapshot_url": "http://192.168.1.30/snapshot.jpg, without a login",
+    "multicast": "239.1.2.3:5004",
+}
 
 
 def _got(error: Mapping[str, object], key: str | None = None) -> str:

@@ -123,9 +123,9 @@ class OnvifCameraConfig(_DeviceConfig):
 
     driver: Literal["onvif_camera"]
     kind: Literal[Kind.CAMERA]
-    url: Address | None = None
-    stream_url: str | None = Field(default=None, pattern=r"^rtsps?://[^/]+(/.*)?$")
-    snapshot_url: str | None = Field(default=None, pattern=r"^https?://[^/]+/.*$")
+    url: str | None = Field(default=None, pattern=r"^https?://[^/@]+$")
+    stream_url: str | None = Field(default=None, pattern=r"^rtsps?://[^/@]+(/.*)?$")
+    snapshot_url: str | None = Field(default=None, pattern=r"^https?://[^/@]+/.*$")
     username: str | None = None
     password_file: Path | None = None
     serial: str | None = Field(default=None, min_length=1)

@@ -23,13 +23,17 @@ MOST_LINE = 256 * 1024
 IDLE_SECONDS = 300.0
 """A worker that was not asked for so long gives its memory back."""
 
+HUNG_SECONDS = 60.0
+"""A worker that is late and has not said a word for so long hangs, though it should do many things at a time."""
+
 Answer = dict[str, Any]
 
 
 class Worker:
     """One child process, `python -m module`, started when it is first asked.
 
-    An `exclusive` one is busy with one question: if that misses its deadline, the process is killed.
+    An `exclusive` one is busy with one question: if that misses its deadline, the process is killed. Another one is
+    killed only if nothing at all came from it for HUNG_SECONDS.
     """
 
     def __init__(self, module: str, *, exclusive: bool) -> None:
@@ -42,6 +46,7 @@ class Worker:
         self._starting = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
         self._condemned = False
+        self._heard_at = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -70,6 +75,8 @@ class Worker:
                 return await answer
         except TimeoutError:
             self._kill_if_exclusive()
+            if asyncio.get_running_loop().time() - self._heard_at > HUNG_SECONDS:
+                self._condemn()
             raise DeviceUnavailable(Cause.SILENT, f"no result within {deadline:g} s") from None
         except asyncio.CancelledError:
             self._kill_if_exclusive()
@@ -108,6 +115,7 @@ class Worker:
                 stdout=asyncio.subprocess.PIPE,
                 limit=MOST_LINE,
             )
+            self._heard_at = asyncio.get_running_loop().time()
             self._waiting = {}
             reading = self._read(self._process, self._waiting)
             self._reading = asyncio.create_task(reading, name=f"answers of {self._module}")
@@ -117,6 +125,7 @@ class Worker:
         assert process.stdout is not None  # noqa: S101  # it was made with a pipe
         try:
             async for line in process.stdout:
+                self._heard_at = asyncio.get_running_loop().time()
                 told = json.loads(line)
                 answer = waiting.get(told["number"])
                 if answer is None or answer.done():
@@ -135,7 +144,11 @@ class Worker:
                 answer.set_exception(DeviceUnavailable(Cause.NONSENSE, f"{self._module} died (status {status})"))
 
     def _kill_if_exclusive(self) -> None:
-        if self._exclusive and self._process is not None:
+        if self._exclusive:
+            self._condemn()
+
+    def _condemn(self) -> None:
+        if self._process is not None:
             self._condemned = True  # it may take a moment to go, and must not be asked any more
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -147,10 +160,8 @@ class Worker:
         self._idle = loop.call_later(IDLE_SECONDS, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
-        if not self._waiting and self._process is not None:
-            self._condemned = True
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        if not self._waiting:
+            self._condemn()
 
 
 class Pool:

@@ -1,13 +1,16 @@
 """A process that fetches one picture from a camera and measures it: `python -m edge.camera.frame_worker`."""
 
-import socket
+import hashlib
+import logging
+import resource
+import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from io import BytesIO
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import av
@@ -35,6 +38,36 @@ OPTIONS = {
 }
 
 
+class Stay(logging.Handler):
+    """Keeps the library where it was sent: it follows a camera's redirects, login in hand, and has no option for that.
+
+    It says so in its log first: from then on the process may open nothing more, as long as the context is open. Its log
+    is listened to only then, for a thread of the decoder that logs can make Python wait for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.sent_elsewhere = False
+
+    def __enter__(self) -> Self:
+        self.sent_elsewhere = False
+        av.logging.set_level(av.logging.INFO)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        av.logging.set_level(None)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "Redirecting to" in record.getMessage():
+            self.sent_elsewhere = True
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, self._files[1]))
+
+
+STAY = Stay()
+
+
 def look(question: Answer) -> Answer:
     """Return the measures of one picture under `picture`, None where a stream has none; raise DeviceUnavailable.
 
@@ -46,11 +79,12 @@ def look(question: Answer) -> Answer:
 
 
 def _stream(question: Answer) -> Answer:
-    address, timeout = str(question["stream"]), float(question["timeout"])
+    address, timeout = _place(str(question["stream"])), float(question["timeout"])
     begun = time.monotonic()
     try:
-        _greet(address, timeout * 0.4)
-        with av.open(_with_login(question), options=OPTIONS, timeout=(timeout * 0.6, timeout * 0.25)) as container:
+        with STAY:
+            opened = av.open(_with_login(question), options=OPTIONS, timeout=(timeout * 0.6, timeout * 0.25))
+        with opened as container:
             if not container.streams.video:
                 raise DeviceUnavailable(Cause.NOT_FOUND, f"{address} has no video")
             video = container.streams.video[0]
@@ -60,22 +94,9 @@ def _stream(question: Answer) -> Answer:
     except DeviceUnavailable:
         raise
     except Exception as exc:
+        if STAY.sent_elsewhere:
+            raise DeviceUnavailable(Cause.REFUSED, f"{address} sends us to another address") from exc
         raise _unavailable(exc, address, late=time.monotonic() - begun >= timeout * 0.55) from exc
-
-
-def _greet(address: str, timeout: float) -> None:
-    """Raise unless what listens there speaks RTSP: the library would wait for sense until its time is up."""
-    parts = urlsplit(address)
-    if parts.scheme != "rtsp":
-        return  # inside TLS the library alone can see it
-    with socket.create_connection((str(parts.hostname), parts.port or 554), timeout) as greeted:
-        greeted.settimeout(timeout)
-        greeted.sendall(f"OPTIONS {address} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
-        answer = greeted.recv(64)
-        if not answer.startswith(b"RTSP/1."):
-            raise DeviceUnavailable(Cause.NONSENSE, f"{address} answered what is no RTSP")
-        if answer[9:10] == b"3":
-            raise DeviceUnavailable(Cause.REFUSED, f"{address} sends us to another address")
 
 
 def _first_key_frame(container: Any, video: Any, until: float) -> dict[str, Any] | None:
@@ -95,15 +116,16 @@ def _decoded(packet: Any) -> Iterator[av.VideoFrame]:
         yield from packet.decode()
         # A decoder that waits for the next frame gives this one when it is asked to finish.
         yield from packet.stream.codec_context.decode(None)
+        packet.stream.codec_context.flush_buffers()
     except av.error.InvalidDataError:
         return
 
 
 def _snapshot(question: Answer) -> Answer:
-    address, timeout = str(question["snapshot"]), float(question["timeout"])
+    address, timeout = _place(str(question["snapshot"])), float(question["timeout"])
     begun = time.monotonic()
     try:
-        with _opener(question, address).open(address, timeout=timeout * 0.6) as response:
+        with _opener(question).open(str(question["snapshot"]), timeout=timeout * 0.6) as response:
             raw = response.read(MOST_SNAPSHOT + 1)
         if len(raw) > MOST_SNAPSHOT:
             raise DeviceUnavailable(Cause.NONSENSE, f"{address} answered more than {MOST_SNAPSHOT} bytes")
@@ -125,13 +147,48 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener(question: Answer, address: str) -> urllib.request.OpenerDirector:
-    handlers: list[urllib.request.BaseHandler] = [_Stay(), urllib.request.ProxyHandler({})]
+class _Digest(urllib.request.HTTPDigestAuthHandler):
+    """Answers the first challenge it can: cameras offer several, and the library looks at the first one alone."""
+
+    def http_error_401(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        offered = headers.get_all("www-authenticate", [])
+        del headers["www-authenticate"]
+        for one in offered:
+            if one.lower().startswith("digest "):
+                headers["www-authenticate"] = one
+                break
+        return super().http_error_401(req, fp, code, msg, headers)
+
+    def get_algorithm_impls(self, algorithm: str) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
+        if algorithm != "SHA-256":
+            return super().get_algorithm_impls(algorithm)
+
+        def digest(text: str) -> str:
+            return hashlib.sha256(text.encode()).hexdigest()
+
+        return digest, lambda secret, text: digest(f"{secret}:{text}")
+
+
+def _opener(question: Answer) -> urllib.request.OpenerDirector:
+    context = ssl.create_default_context()
+    # Cameras sign their certificates themselves; the password is not shown to them either way.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    handlers: list[urllib.request.BaseHandler] = [
+        _Stay(),
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPSHandler(context=context),
+    ]
     if question.get("username"):
         passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, address, str(question["username"]), str(question["password"]))
-        handlers.append(urllib.request.HTTPDigestAuthHandler(passwords))
+        passwords.add_password(None, str(question["snapshot"]), str(question["username"]), str(question["password"]))
+        handlers.append(_Digest(passwords))
     return urllib.request.build_opener(*handlers)
+
+
+def _place(address: str) -> str:
+    """Return an address for people: without its path, where some cameras want the password."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _with_login(question: Answer) -> str:
@@ -184,5 +241,8 @@ def _unavailable(exc: Exception, address: str, *, late: bool) -> DeviceUnavailab
 
 
 if __name__ == "__main__":
-    av.logging.set_level(av.logging.PANIC)
+    library = logging.getLogger("libav")
+    library.setLevel(logging.INFO)
+    library.addHandler(STAY)
+    library.propagate = False  # its texts may hold the login
     serve_blocking(look, memory_mib=MEMORY_MIB)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import aiohttp
 import onvif.client
@@ -70,12 +70,35 @@ class BoundedResponse(aiohttp.ClientResponse):
 onvif.client.ClientSession = functools.partial(aiohttp.ClientSession, response_class=BoundedResponse, trust_env=False)
 
 
+onvif.client.DEFAULT_SETTINGS.forbid_dtd = True
+
+
 class Camera(ONVIFCamera):  # type: ignore[misc]  # the library has no types
-    """A camera that is asked without any login where none was configured; the library would send an empty one."""
+    """A camera that is asked only where it was configured to be, and for no longer than its owner wants to wait."""
+
+    _making = asyncio.Lock()
+
+    def __init__(self, place: SplitResult, username: str | None, password: str | None, timeout: float) -> None:
+        host = f"[{place.hostname}]" if ":" in str(place.hostname) else place.hostname
+        # Given with its scheme, for the library takes what has none for HTTP.
+        super().__init__(f"{place.scheme}://{host}", _port(place), username, password, adjust_time=True, no_cache=True)
+        # Less to connect than to answer, so that an absent camera and a silent one are told apart.
+        self._bounds = aiohttp.ClientTimeout(total=PULL_SECONDS + 10, sock_connect=timeout * 2 / 3)
+
+    def rewrite_url(self, url: str | None) -> str | None:
+        """Take an address that the camera gives for its path alone: it may stand behind NAT, or lie."""
+        if not url:
+            return url
+        known, told = urlsplit(f"{self.host}:{self.port}"), urlsplit(url)
+        return urlunsplit((known.scheme, known.netloc, told.path, told.query, ""))
 
     async def create_onvif_service(self, *args: Any, **kwargs: Any) -> Any:
-        service = await super().create_onvif_service(*args, **kwargs)
+        # One at a time: the library reads its large definitions once for each who asks before they are read.
+        async with self._making:
+            service = await super().create_onvif_service(*args, **kwargs)
+        service.transport._client_timeout = self._bounds  # noqa: SLF001  # the library's own are 30 and 90 s, fixed
         if self.user is None:
+            # The library would send an empty login.
             service.ws_client = service.ws_client_authless
         return service
 
@@ -84,7 +107,7 @@ class Camera(ONVIFCamera):  # type: ignore[misc]  # the library has no types
 class Known:
     """A camera this process has spoken with."""
 
-    address: tuple[str, int]
+    address: str
     camera: Camera
     skew: float
     addresses: dict[str, str]
@@ -122,12 +145,12 @@ class Desk:
 
     async def _checked(self, name: str, question: Answer) -> Answer:
         known = self._known.get(name)
-        address = _address(str(question["url"]))
+        address = str(question["url"])
         if known is not None and (known.address != address or known.camera.passwd != question["password"]):
             await self._forget(name)
             known = None
         if known is None:
-            known = self._known[name] = await _met(question, address)
+            known = self._known[name] = await _met(question)
         known.asked = time.monotonic()
         known.skew = await _skew(known.camera)
         management = await known.camera.create_devicemgmt_service()
@@ -158,17 +181,10 @@ class Desk:
             await known.camera.close()
 
 
-async def _met(question: Answer, address: tuple[str, int]) -> Known:
+async def _met(question: Answer) -> Known:
     """Return a camera with its clock read, its services found, and its smallest stream chosen."""
-    camera = Camera(
-        *address,
-        question["username"],
-        question["password"],
-        adjust_time=True,
-        # Addresses that a camera gives are taken for their paths alone: it may stand behind NAT, or lie.
-        nat_override=True,
-        no_cache=True,
-    )
+    place = urlsplit(str(question["url"]))
+    camera = Camera(place, question["username"], question["password"], float(question["timeout"]))
     try:
         await camera.update_xaddrs()
         media = await camera.create_media_service()
@@ -178,22 +194,27 @@ async def _met(question: Answer, address: tuple[str, int]) -> Known:
             token = min(profiles, key=_pixels).token
             setup = {"Stream": "RTP-Unicast", "Transport": {"Protocol": "RTSP"}}
             stream = await media.GetStreamUri({"StreamSetup": setup, "ProfileToken": token})
-            addresses["stream"] = _at(address[0], str(stream.Uri), "rtsp", 554)
+            addresses["stream"] = _at(place, str(stream.Uri), "rtsp", 554)
             # Many cameras have no snapshot; that is no fault.
             with suppress(Fault):
                 snapshot = await media.GetSnapshotUri({"ProfileToken": token})
-                addresses["snapshot"] = _at(address[0], str(snapshot.Uri), "http", 80)
+                addresses["snapshot"] = _at(place, str(snapshot.Uri), "http", 80)
     except BaseException:
         await camera.close()
         raise
-    return Known(address=address, camera=camera, skew=0.0, addresses=addresses, asked=time.monotonic())
+    return Known(address=str(question["url"]), camera=camera, skew=0.0, addresses=addresses, asked=time.monotonic())
 
 
 async def _skew(camera: Camera) -> float:
     """Return by how many seconds the camera's clock is ahead; asked without login (ONVIF Core 24.12, 8.3.5)."""
     management = await camera.create_devicemgmt_service()
     before = time.time()
-    told = (await management.authless_GetSystemDateAndTime()).UTCDateTime
+    try:
+        told = (await management.authless_GetSystemDateAndTime()).UTCDateTime
+    except Fault:
+        # Some want a login even for that, against the standard.
+        before = time.time()
+        told = (await management.GetSystemDateAndTime()).UTCDateTime
     at = datetime(
         told.Date.Year, told.Date.Month, told.Date.Day, told.Time.Hour, told.Time.Minute, told.Time.Second, tzinfo=UTC
     )
@@ -254,29 +275,30 @@ def _pixels(profile: Any) -> int:
     return int(encoder.Resolution.Width) * int(encoder.Resolution.Height)
 
 
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
+def _port(place: SplitResult) -> int:
+    return place.port or (443 if place.scheme == "https" else 80)
 
 
-def _at(host: str, told: str, scheme: str, port: int) -> str:
+def _at(place: SplitResult, told: str, scheme: str, port: int) -> str:
     """Return an address that a camera gave, at the host we know and without a login."""
     parts = urlsplit(told)
     if parts.scheme not in {scheme, f"{scheme}s"}:
-        raise DeviceUnavailable(Cause.NONSENSE, f"the camera gives {told[:100]!r} as its address")
-    host = f"[{host}]" if ":" in host else host
+        raise DeviceUnavailable(Cause.NONSENSE, f"the camera gives {parts.scheme[:20]!r} for {scheme}")
+    host = f"[{place.hostname}]" if ":" in str(place.hostname) else place.hostname
     query = f"?{parts.query}" if parts.query else ""
     return f"{parts.scheme}://{host}:{parts.port or port}{parts.path}{query}"
 
 
 def _unavailable(exc: Exception, url: str) -> DeviceUnavailable:
+    if isinstance(exc.__cause__, aiohttp.ConnectionTimeoutError):
+        return DeviceUnavailable(Cause.UNREACHABLE, f"{url}: nobody there")
     if isinstance(exc, (TimeoutError, aiohttp.ServerTimeoutError)):
         return DeviceUnavailable(Cause.SILENT, f"{url} did not answer in time")
     if isinstance(exc, Fault):
         subcodes = " ".join(str(one) for one in exc.subcodes or [])
         if "NotAuthorized" in subcodes or "NotAuthorized" in str(exc.code) or "authorized" in str(exc.message).lower():
             return DeviceUnavailable(Cause.UNAUTHORISED, f"{url} wants another user or password")
-        return DeviceUnavailable(Cause.REFUSED, f"{url}: {exc.message[:200] if exc.message else 'a fault'}")
+        return DeviceUnavailable(Cause.REFUSED, f"{url}: {' '.join(str(exc.message or 'a fault').split())[:200]}")
     if isinstance(exc, aiohttp.ClientConnectorError):
         refused = isinstance(exc.os_error, ConnectionRefusedError)
         return DeviceUnavailable(Cause.REFUSED if refused else Cause.UNREACHABLE, f"{url}: {exc.os_error.strerror}")

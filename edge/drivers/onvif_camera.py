@@ -1,20 +1,25 @@
 """Cameras: ONVIF for management, clock and events, RTSP or a snapshot for the picture; any of them will do."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
 
 from contract.catalog import CATALOG, STATE, Cause, Condition, Kind
 from contract.clock import Clock
 from contract.metrics import Metric, Sample, Value
-from edge.poller import DeviceUnavailable
+from edge.poller import DeviceMisconfigured, DeviceUnavailable
 
 MOST_SKEW = 30.0
 """Seconds a camera's clock may be off before its recordings are no evidence of when."""
 
 BLACK = 90.0
 """Share of dark pixels, in %, from which a picture shows nothing."""
+
+PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+MOST_GREETING = 4096
 
 EVENTS = {"motion": "Event/Motion", "tamper": "Event/Tamper", "video_loss": "Event/VideoLoss"}
 _PICTURE = (
@@ -91,7 +96,10 @@ def condition(
 
 
 class OnvifCamera:
-    """A Driver for one camera. Two kinds of workers do what is dangerous; no picture comes near this process."""
+    """A Driver for one camera. Two kinds of workers do what is dangerous; no picture comes near this process.
+
+    Raises DeviceMisconfigured where an address holds a login: addresses are shown and logged.
+    """
 
     def __init__(
         self,
@@ -107,6 +115,11 @@ class OnvifCamera:
         frames: Asks,
         clock: Clock,
     ) -> None:
+        for one in (address.url, address.stream, address.snapshot):
+            if one is not None and "@" in urlsplit(one).netloc:
+                raise DeviceMisconfigured(
+                    f'devices "{name}": an address must not hold a login; give username and password_file'
+                )
         self._name = name
         self._address = address
         self._login = {"username": username, "password": password}
@@ -189,7 +202,50 @@ class OnvifCamera:
             return None if managed is None else Looked(failure=DeviceUnavailable(Cause.NOT_FOUND, "no stream"))
         where = {"stream": stream} if stream is not None else {"snapshot": snapshot}
         try:
+            await greet(stream or str(snapshot), self._timeout * 0.4)
             told = await self._frames.ask({**where, **self._login, "timeout": self._timeout}, self._timeout + 1.0)
         except DeviceUnavailable as exc:
             return Looked(failure=exc)
         return Looked(picture=told["picture"], codec=told["codec"])
+
+
+async def greet(address: str, within: float) -> None:
+    """Raise DeviceUnavailable unless somebody listens there within so many seconds, and speaks RTSP if he should.
+
+    Asked from here: while a worker waits for a dead camera, a living one waits for the worker. What speaks TLS is only
+    connected to.
+    """
+    parts = urlsplit(address)
+    what = f"{parts.scheme}://{parts.netloc}"
+    try:
+        async with asyncio.timeout(within):
+            port = parts.port or PORTS[parts.scheme]
+            reader, writer = await asyncio.open_connection(parts.hostname, port, limit=MOST_GREETING)
+    except TimeoutError as exc:
+        raise DeviceUnavailable(Cause.UNREACHABLE, f"{what}: nobody there") from exc
+    except ConnectionRefusedError as exc:
+        raise DeviceUnavailable(Cause.REFUSED, f"{what} refused the connection") from exc
+    except OSError as exc:
+        raise DeviceUnavailable(Cause.UNREACHABLE, f"{what}: {exc.strerror or type(exc).__name__}") from exc
+    try:
+        if parts.scheme == "rtsp":
+            writer.write(f"OPTIONS {address} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
+            async with asyncio.timeout(within):
+                _believe(what, await reader.readexactly(len("RTSP/1.0 200")))
+    except TimeoutError as exc:
+        raise DeviceUnavailable(Cause.SILENT, f"{what} did not answer in time") from exc
+    except asyncio.IncompleteReadError as exc:
+        cause = Cause.NONSENSE if exc.partial else Cause.REFUSED
+        raise DeviceUnavailable(cause, f"{what} hung up") from exc
+    except OSError as exc:
+        raise DeviceUnavailable(Cause.REFUSED, f"{what} hung up") from exc
+    finally:
+        writer.transport.abort()
+
+
+def _believe(what: str, answer: bytes) -> None:
+    """Raise DeviceUnavailable for a greeting that no camera of ours returns."""
+    if not answer.startswith(b"RTSP/1."):
+        raise DeviceUnavailable(Cause.NONSENSE, f"{what} answered what is no RTSP")
+    if answer[9:10] == b"3":
+        raise DeviceUnavailable(Cause.REFUSED, f"{what} sends us to another address")

@@ -169,3 +169,18 @@ def test_no_worker_outlives_its_agent(tmp_path: Path) -> None:
     while not gone():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+async def test_a_worker_that_hangs_though_it_should_do_many_things_is_replaced(
+    worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = worker(MANY, False)
+    await one.ask({"seconds": 0}, 10)
+    hung = one.pid
+    os.kill(hung, signal.SIGSTOP)
+    assert (await failed(one.ask({"seconds": 0}, 0.3))).cause is Cause.SILENT
+    assert one.pid == hung, "lateness alone is no reason"
+    monkeypatch.setattr("edge.workers.HUNG_SECONDS", 0.2)
+    assert (await failed(one.ask({"seconds": 0}, 0.3))).cause is Cause.SILENT
+    assert await one.ask({"seconds": 0}, 10) == {"seconds": 0}
+    assert one.pid != hung

@@ -34,10 +34,10 @@ class Workers:
     desk: Worker = field(default_factory=lambda: Worker("edge.camera.onvif_worker", exclusive=False))
     frames: Pool = field(default_factory=lambda: Pool("edge.camera.frame_worker", 2))
 
-    def driver(self, address: Address, timeout: float = 6.0, **more: Any) -> OnvifCamera:
+    def driver(self, address: Address, timeout: float = 6.0, name: str = "cam-01", **more: Any) -> OnvifCamera:
         asked: dict[str, Any] = {"username": "box", "password": "demo", "serial": None, "events": True, **more}
         return OnvifCamera(
-            "cam-01",
+            name,
             address,
             timeout=timeout,
             desk=self.desk,
@@ -268,7 +268,7 @@ async def test_whatever_stands_at_a_cameras_address_costs_bounded_time_and_no_ne
         neighbour = workers.driver(Address(url=found.url))
         assert (await told(neighbour))[STATE] == "ok"
         begun = time.monotonic()
-        attacked = asyncio.create_task(workers.driver(address, timeout=3.0).read())
+        attacked = asyncio.create_task(workers.driver(address, timeout=3.0, name="cam-02").read())
         assert (await told(neighbour))["Picture/Width"] == 320
         assert time.monotonic() - begun < 5.0, "the neighbour waited"
         try:
