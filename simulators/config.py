@@ -1,5 +1,6 @@
 """The file that describes simulated hamlets: read, checked, and refused with a sentence that names the way out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ SAMPLE = """\
 # status file. Every device may have `faults`: see the kinds of each in simulators/README.md.
 seed: 7                       # the same seed, the same readings
 recordings: recordings        # what the horns let people hear, one WAV and one JSON file per stream
+quiet_file: quiet             # while a file of this name exists, every device is silent
 broker: {host: 127.0.0.1, port: 1883, username: sensors, password: demo}   # the box's own, for mqtt_sensors
 hamlets:
   - name: Ấp Bình Hòa
@@ -31,7 +33,15 @@ hamlets:
     gateways:                 # Modbus TCP
       - id: gateway-01
         port: 0
-        probes: [{id: probe-02, slave: 1}]
+        probes:
+          - {id: probe-02, slave: 1}
+          - id: probe-03      # instead of readings it tells numbers, each written down before it leaves
+            slave: 2
+            layout: serial
+            first: 1000
+            states: [0, 1]    # its status register, answer by answer
+            apart_seconds: 0.1
+            answers: probe-03.jsonl
     uarts:                    # particulate sensors on serial ports of their own
       - {id: dust-01, model: pms5003, link: run/dust-1}
     mqtt_sensors:
@@ -65,7 +75,21 @@ class ProbeConfig(_DeviceConfig):
     """A probe on a line or behind a gateway."""
 
     slave: int = Field(ge=1, le=247)
-    layout: Literal["water", "air", "hydro"] = "water"
+    layout: Literal["water", "air", "hydro", "serial"] = "water"
+    first: int = Field(default=1, ge=0, le=2**31)
+    """The serial number of the first answer."""
+    states: list[Annotated[int, Field(ge=0, le=65_535)]] = Field(default=[0], min_length=1)
+    """What the status register tells, one after another, with each answer of the layout `serial`."""
+    apart_seconds: float = Field(default=0, ge=0, le=60)
+    """The least time between two answers, whoever asks."""
+    answers: Path | None = None
+    """Where each serial number is written down before it leaves."""
+
+    @model_validator(mode="after")
+    def _counts_its_answers(self) -> "ProbeConfig":
+        if self.layout != "serial" and self.model_fields_set & {"first", "states", "apart_seconds", "answers"}:
+            raise ValueError("first, states, apart_seconds and answers are for layout: serial")
+        return self
 
 
 class BusConfig(_Strict):
@@ -179,6 +203,7 @@ class Config(_Strict):
 
     seed: int = 7
     recordings: Path = Path("recordings")
+    quiet_file: Path | None = None
     broker: BrokerConfig | None = None
     hamlets: list[HamletConfig] = Field(min_length=1)
 
@@ -217,17 +242,26 @@ def load(path: Path) -> Config:
     except ValidationError as exc:
         raise ConfigRefused("\n".join(f"{path}: {_sentence(one)}" for one in exc.errors())) from exc
     folder = path.resolve().parent
+
+    def probes(told: Sequence[ProbeConfig]) -> list[ProbeConfig]:
+        return [one.model_copy(update={"answers": folder / one.answers}) if one.answers else one for one in told]
+
     hamlets = [
         hamlet.model_copy(
             update={
-                "buses": [bus.model_copy(update={"link": folder / bus.link}) for bus in hamlet.buses],
+                "buses": [
+                    bus.model_copy(update={"link": folder / bus.link, "probes": probes(bus.probes)})
+                    for bus in hamlet.buses
+                ],
+                "gateways": [one.model_copy(update={"probes": probes(one.probes)}) for one in hamlet.gateways],
                 "uarts": [uart.model_copy(update={"link": folder / uart.link}) for uart in hamlet.uarts],
                 "power_supply": folder / hamlet.power_supply if hamlet.power_supply else None,
             }
         )
         for hamlet in config.hamlets
     ]
-    return config.model_copy(update={"recordings": folder / config.recordings, "hamlets": hamlets})
+    quiet = folder / config.quiet_file if config.quiet_file else None
+    return config.model_copy(update={"recordings": folder / config.recordings, "quiet_file": quiet, "hamlets": hamlets})
 
 
 def _sentence(error: object) -> str:

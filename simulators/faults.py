@@ -48,16 +48,28 @@ class FaultEntry(BaseModel):
 class Faults:
     """What is wrong with a device now."""
 
-    def __init__(self, timetable: Sequence[FaultEntry], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        timetable: Sequence[FaultEntry],
+        monotonic: Callable[[], float],
+        *,
+        quiet: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._timetable = timetable
         self._monotonic = monotonic
+        self._quiet = quiet
         self._start = monotonic()
         self.forced: Fault | None = None
 
     def now(self) -> Fault | None:
-        """Return the fault in force; a forced one goes before the timetable, the first entry before later ones."""
+        """Return the fault in force; a forced one goes before the timetable, the first entry before later ones.
+
+        While `quiet` says so the device is silent, whatever else was to be wrong with it.
+        """
         if self.forced is not None:
             return self.forced
+        if self._quiet():
+            return Fault.SILENT
         age = self._monotonic() - self._start
         for entry in self._timetable:
             until = float("inf") if entry.lasts_seconds is None else entry.after_seconds + entry.lasts_seconds

@@ -140,13 +140,22 @@ class _Hamlet:
                 faults=self._faults(one.faults),
                 now=time.time,
                 layout=one.layout,
+                first=one.first,
+                states=one.states,
+                apart=one.apart_seconds,
+                told=one.answers,
             )
             for one in probes
         ]
 
     def _faults(self, own: Sequence[FaultEntry]) -> Faults:
         """Return a device's own faults and, after them, those of the whole hamlet."""
-        return Faults([*own, *self._hamlet.faults], time.monotonic)
+        quiet = self._config.quiet_file
+        return Faults(
+            [*own, *self._hamlet.faults],
+            time.monotonic,
+            quiet=quiet.exists if quiet is not None else lambda: False,
+        )
 
     def _note(self, name: str, **where: object) -> None:
         self._found[name] = {"hamlet": self._hamlet.name, **where}

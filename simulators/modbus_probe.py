@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import math
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from simulators.air import air
+from simulators.answers import AnswerFile, newest_serial
 from simulators.faults import Fault, Faults
 from simulators.hydro import hydro
 from simulators.pty_bridge import Piece, PtyBridge
@@ -25,13 +28,21 @@ READ_HOLDING = 3
 REGISTERS = 12
 """Ten of readings, then status and serial counter; the layouts are in README.md."""
 
+STATUS = 10
 SLOW_SECONDS = 3.0
-Layout = Literal["water", "air", "hydro"]
+Layout = Literal["water", "air", "hydro", "serial"]
+_askers = itertools.count(time.time_ns() // 1_000_000)
+"""Numbers of connections; those of a simulator that was started later are higher."""
 
 
 @dataclass(slots=True)
 class Probe:
-    """One probe; `answers` counts how often it told its readings since it has power: its serial counter register."""
+    """One probe; `answers` counts how often it told its readings since it has power: its serial counter register.
+
+    With the layout `serial` its reading is a number that no two answers share, from `first` on; its status goes through
+    `states`; two answers are at least `apart` seconds apart, whoever asks; and what it answers is in the file `told`
+    before it leaves.
+    """
 
     id: str
     slave: int
@@ -42,6 +53,19 @@ class Probe:
     status: int = 0
     answers: int = 0
     held: list[int] | None = field(default=None)
+    first: int = 1
+    states: Sequence[int] = (0,)
+    apart: float = 0.0
+    told: Path | None = None
+    _file: AnswerFile | None = field(init=False, default=None)
+    _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _free_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        if self.told is not None:
+            newest = newest_serial(self.told)
+            self.first = self.first if newest is None else newest + 1
+            self._file = AnswerFile(self.told)
 
     def registers(self) -> list[int]:
         """Return what the probe measures now, as holding registers 0 to 11, big-endian words."""
@@ -49,6 +73,9 @@ class Probe:
         readings = self._readings(not_a_number=fault is Fault.NOT_A_NUMBER)
         self.held = (self.held or readings) if fault is Fault.STUCK else None
         self.answers = 0 if fault is Fault.MAINS_LOST else self.answers + 1
+        if self.layout == "serial":
+            self.status = self.states[self.first % len(self.states)]
+            self.first += 1
         return [*(self.held or readings), self.status, self.answers & 0xFFFF]
 
     def _readings(self, *, not_a_number: bool) -> list[int]:
@@ -68,6 +95,20 @@ class Probe:
                 level = 0x7FFFFFFF if not_a_number else round(one.level * 1000)
                 packed = struct.pack(">iIH", level, round(one.rain * 10), round(one.battery * 100))
                 return [*struct.unpack(">5H", packed), *([0] * 5)]
+            case "serial":
+                return [*struct.unpack(">2H", struct.pack(">I", self.first)), *([0] * 8)]
+
+    async def turn(self) -> None:
+        """Return when the next answer may leave."""
+        async with self._turn:
+            await asyncio.sleep(self._free_at - time.monotonic())
+            self._free_at = time.monotonic() + self.apart
+
+    def leaves(self, registers: bytes, asker: int) -> None:
+        """Write down an answer of the layout `serial` that leaves now; `asker` is the connection it leaves by."""
+        if self._file is not None:
+            serial, status = struct.unpack_from(">I16xH", registers)
+            self._file.tell(device=self.id, serial=serial, status=status, asker=asker, at=time.time_ns() // 1_000_000)
 
     def device(self) -> SimDevice:
         """Return the probe as the Modbus server wants it."""
@@ -79,6 +120,10 @@ class Probe:
                 return ExcCodes.ILLEGAL_FUNCTION
             if self.faults.now() is Fault.ILLEGAL_ADDRESS:
                 return ExcCodes.ILLEGAL_ADDRESS
+            if self.layout == "serial":
+                if address or count <= STATUS:
+                    return ExcCodes.ILLEGAL_ADDRESS  # each answer tells its number and its status
+                await self.turn()
             registers[:] = self.registers()
             return None
 
@@ -87,7 +132,8 @@ class Probe:
 
 
 def distorted(probes: Mapping[int, Probe], slave_at: int = 0) -> Callable[[bytes], list[Piece]]:
-    """Return what becomes of an answer on the wire, by the fault of the probe whose number stands at `slave_at`."""
+    """Return what becomes of an answer on one connection, by the fault of the probe whose number is at `slave_at`."""
+    asker = next(_askers)
 
     def distort(frame: bytes) -> list[Piece]:
         probe = probes.get(frame[slave_at]) if len(frame) > slave_at else None
@@ -107,6 +153,8 @@ def distorted(probes: Mapping[int, Probe], slave_at: int = 0) -> Callable[[bytes
             case Fault.NOISE:
                 return [(0.0, b"\x00\xff\x55" + frame)]
             case _:
+                if frame[slave_at + 1] == READ_HOLDING:
+                    probe.leaves(frame[slave_at + 3 :], asker)
                 return [(0.0, frame)]
 
     return distort
@@ -134,19 +182,21 @@ async def gateway(probes: Sequence[Probe], *, host: str = "127.0.0.1", port: int
     inner = _free(host)
     server = ModbusTcpServer([probe.device() for probe in probes], address=(host, inner))
     await server.serve_forever(background=True)
-    distort = distorted({probe.slave: probe for probe in probes}, slave_at=6)
+    by_slave = {probe.slave: probe for probe in probes}
     serving: set[asyncio.Task[None]] = set()
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine of the loop has one
         serving.add(task)
+        distort = distorted(by_slave, slave_at=6)
         slaves, master = await asyncio.open_connection(host, inner)
         asking = asyncio.create_task(_copy(reader, master))
         try:
             while frame := await slaves.read(4096):
                 for wait, piece in distort(frame):
-                    await asyncio.sleep(wait)
+                    if wait:
+                        await asyncio.sleep(wait)
                     writer.write(piece)
         except OSError:
             return
