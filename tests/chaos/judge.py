@@ -1,0 +1,273 @@
+"""Says from files alone whether anything was lost, stored twice or altered: `python judge.py FOLDER`, one JSON line.
+
+Imports nothing of the project and nothing that is not Python's own. The folder holds
+  run.json        who answered to whom, how often, and what must have gone wrong;
+  answers/*.jsonl what each simulated device answered: device, serial, status, asker, at (ms);
+  faults.jsonl    what was done to whom: kind, node, begin, end (ms);
+  samples.csv     the hub's export: group,node,device,metric,at,value,quality,instrument,time.
+It writes in_flight.jsonl and findings.jsonl beside them.
+
+An answer is a record of telemetry. It may be missing, and is then in flight, only where its node lost its memory so
+soon afterwards that no commit can be demanded: killed within a commit interval and a poll, told to stop within a poll
+(the question was asked already), or while its disk was full. An event is a status that differs from that of the answer
+before to the same asker. It has no such allowance once the asker asked the same device again: before that the box had
+it on disk. An asker that died before asking again may never have had it.
+"""
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+GOOD = 192
+
+
+class Answer(NamedTuple):
+    """One answer of a device."""
+
+    device: str
+    serial: int
+    status: int
+    asker: int
+    at: int
+
+
+class Window(NamedTuple):
+    """When answers to a node may be missing, both ends included, and because of what."""
+
+    node: str
+    begin: int
+    end: int
+    kind: str
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the export holds of one device: serials by instant, and what it says beside them."""
+
+    serials: dict[int, list[int]] = field(default_factory=dict)
+    states: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was counted, and a sentence's facts for each fault."""
+
+    produced: int = 0
+    stored: int = 0
+    in_flight: list[dict[str, object]] = field(default_factory=list)
+    lost: int = 0
+    duplicated: int = 0
+    altered: int = 0
+    findings: list[dict[str, object]] = field(default_factory=list)
+
+    def found(self, what: str, **facts: object) -> None:
+        """Note one thing that must not be."""
+        match what:
+            case "lost":
+                self.lost += 1
+            case "duplicated":
+                self.duplicated += 1
+            case _:
+                self.altered += 1
+        self.findings.append({"what": what, **facts})
+
+
+def main() -> int:
+    """Judge a folder; return 0 only if nothing is wrong."""
+    folder = Path(sys.argv[1])
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    answers = [
+        Answer(**one) for file in sorted((folder / "answers").glob("*.jsonl")) for one in lines(file, torn_end=True)
+    ]
+    faults = list(lines(folder / "faults.jsonl"))
+    with (folder / "samples.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    verdict = judged(run, answers, faults, rows)
+    write_lines(folder / "in_flight.jsonl", verdict.in_flight)
+    write_lines(folder / "findings.jsonl", verdict.findings)
+    told, wrong = summary(run, faults, verdict)
+    print(json.dumps(told))  # noqa: T201  # what it is for
+    for one in wrong:
+        print(f"judge: {one}", file=sys.stderr)  # noqa: T201
+    return 1 if wrong else 0
+
+
+def lines(file: Path, *, torn_end: bool = False) -> Iterable[dict[str, Any]]:
+    """Yield the JSON objects of a file; the last line may be half written where the writer could be killed."""
+    text = file.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1] if torn_end else text
+    for line in whole.splitlines():
+        yield json.loads(line)
+
+
+def write_lines(file: Path, found: Iterable[Mapping[str, object]]) -> None:
+    """Write one JSON object a line."""
+    file.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
+
+
+def judged(
+    run: Mapping[str, Any],
+    answers: Sequence[Answer],
+    faults: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, str]],
+) -> Verdict:
+    """Return the verdict on what was answered, what went wrong, and what is stored."""
+    verdict = Verdict()
+    stored = _stored(run, rows, verdict)
+    by_device: dict[str, list[Answer]] = {name: [] for name in run["devices"]}
+    for one in answers:
+        by_device[one.device].append(one)
+    wrong_clock = [one for one in faults if one["kind"] in {"edge_clock_forward", "edge_clock_back"}]
+    for device, told in by_device.items():
+        own = stored[device]
+        _check_serials(run, device, told, own, wrong_clock, verdict)
+        _check_telemetry(told, own, windows(run, device, faults), verdict)
+        _check_events(run, device, told, own, verdict)
+    return verdict
+
+
+def summary(
+    run: Mapping[str, Any], faults: Sequence[Mapping[str, Any]], verdict: Verdict
+) -> tuple[dict[str, object], list[str]]:
+    """Return the line of JSON, and a sentence for everything that makes the run fail."""
+    hits = Counter(one["kind"] for one in faults)
+    bound = in_flight_bound(run, faults)
+    told = {
+        "cycles": run["cycles"],
+        "seed": run["seed"],
+        "faults": {kind: hits[kind] for kind in run["kinds"]},
+        "not_run": run["not_run"],
+        "produced": verdict.produced,
+        "stored": verdict.stored,
+        "in_flight": len(verdict.in_flight),
+        "in_flight_bound": bound,
+        "lost": verdict.lost,
+        "duplicated": verdict.duplicated,
+        "altered": verdict.altered,
+        "store": run["store"],
+    }
+    wrong = [f"{kind} was never hit" for kind in run["kinds"] if not hits[kind]]
+    wrong += [f"{told[name]} {name}" for name in ("lost", "duplicated", "altered") if told[name]]
+    if len(verdict.in_flight) > bound:
+        wrong.append(f"{len(verdict.in_flight)} in flight, more than {bound}")
+    if not verdict.produced:
+        wrong.append("nothing was produced")
+    return told, wrong
+
+
+def windows(run: Mapping[str, Any], device: str, faults: Iterable[Mapping[str, Any]]) -> list[Window]:
+    """Return when answers of a device may be missing."""
+    node, poll = run["devices"][device]["node"], run["devices"][device]["poll_ms"]
+    before = {"edge_kill": run["commit_ms"] + poll, "edge_stop": poll, "edge_disk_full": 0}
+    return [
+        Window(node, one["begin"] - before[one["kind"]], one["end"], one["kind"])
+        for one in faults
+        if one["node"] == node and one["kind"] in before
+    ]
+
+
+def in_flight_bound(run: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many answers can fall into all windows at most, each device asked once a poll."""
+    noted = list(faults)
+    return sum(
+        (one.end - one.begin) // run["devices"][device]["poll_ms"] + 1
+        for device in run["devices"]
+        for one in windows(run, device, noted)
+    )
+
+
+def _stored(run: Mapping[str, Any], rows: Iterable[Mapping[str, str]], verdict: Verdict) -> dict[str, Stored]:
+    found = {name: Stored() for name in run["devices"]}
+    for row in rows:
+        device, metric, at = row["device"], row["metric"], int(row["at"])
+        if device not in found or metric not in {run["serial_metric"], run["event_metric"]}:
+            continue
+        facts = {"device": device, "at": at, "value": row["value"]}
+        own = found[device]
+        if row["node"] != run["devices"][device]["node"] or int(row["quality"]) != GOOD:
+            verdict.found("altered", why="another node or quality", **facts)
+        elif metric == run["event_metric"]:
+            if at in own.states:
+                verdict.found("duplicated", why="two states at one instant", **facts)
+            own.states[at] = row["value"]
+        elif not _whole(row["value"]):
+            verdict.found("altered", why="no serial number", **facts)
+        else:
+            own.serials.setdefault(int(float(row["value"])), []).append(at)
+    return found
+
+
+def _whole(text: str) -> bool:
+    try:
+        return float(text).is_integer()
+    except ValueError:
+        return False
+
+
+def _check_serials(
+    run: Mapping[str, Any],
+    device: str,
+    told: Sequence[Answer],
+    own: Stored,
+    wrong_clock: Iterable[Mapping[str, Any]],
+    verdict: Verdict,
+) -> None:
+    """Find serials stored at two instants, stored though nobody answered them, or at an instant that cannot be."""
+    node, tolerance = run["devices"][device]["node"], run["tolerance_ms"]
+    off = [(one["begin"] - tolerance, one["end"] + tolerance) for one in wrong_clock if one["node"] == node]
+    answered = {one.serial: one for one in told}
+    for serial, instants in own.serials.items():
+        facts = {"device": device, "serial": serial, "at": instants}
+        if len(instants) > 1:
+            verdict.found("duplicated", why="stored at several instants", **facts)
+        if serial not in answered:
+            verdict.found("altered", why="never answered by this device", **facts)
+            continue
+        asked = answered[serial].at
+        if abs(instants[0] - asked) > tolerance and not any(begin <= asked <= end for begin, end in off):
+            verdict.found("altered", why="stored at another instant", answered=asked, **facts)
+
+
+def _check_telemetry(told: Iterable[Answer], own: Stored, allowed: Sequence[Window], verdict: Verdict) -> None:
+    for one in told:
+        verdict.produced += 1
+        if one.serial in own.serials:
+            verdict.stored += 1
+            continue
+        because = next((window.kind for window in allowed if window.begin <= one.at <= window.end), None)
+        if because is not None:
+            verdict.in_flight.append({"device": one.device, "serial": one.serial, "at": one.at, "because": because})
+        else:
+            verdict.found("lost", device=one.device, serial=one.serial, at=one.at)
+
+
+def _check_events(run: Mapping[str, Any], device: str, told: Iterable[Answer], own: Stored, verdict: Verdict) -> None:
+    """Demand each change of status that its asker must have had on disk; refuse states that nobody answered."""
+    words = run["states"]
+    state_at = {own.serials[one.serial][0]: words[str(one.status)] for one in told if one.serial in own.serials}
+    for at, word in own.states.items():
+        if state_at.get(at) != word:
+            verdict.found("altered", why="a state nobody answered", device=device, at=at, value=word)
+    by_asker: dict[int, list[Answer]] = {}
+    for one in told:
+        by_asker.setdefault(one.asker, []).append(one)
+    for asked in by_asker.values():
+        # The last answer is left out: its asker may have died with it in its hands.
+        for before, one in pairwise(asked[:-1]):
+            if before.status == one.status:
+                continue
+            verdict.produced += 1
+            if any(at in own.states for at in own.serials.get(one.serial, ())):
+                verdict.stored += 1
+            else:
+                verdict.found("lost", event=words[str(one.status)], device=device, serial=one.serial, at=one.at)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
