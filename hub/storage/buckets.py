@@ -1,5 +1,8 @@
 """A series in equal spans of time: how often, between what, and its mean weighted by time. Pure numpy."""
 
+import warnings
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,3 +63,25 @@ def _at_edges(edges: Numbers, points: Numbers, gained: Numbers) -> Numbers:
 
 def _or_none(numbers: Numbers) -> list[float | None]:
     return [float(one) if np.isfinite(one) else None for one in numbers]
+
+
+def mean_of(devices: Sequence[Buckets]) -> Buckets:
+    """Return the mean over some devices' buckets of the same spans, each device counting once wherever it measured."""
+
+    def column(name: str) -> Numbers:
+        return np.array([getattr(one, name) for one in devices], dtype=np.float64)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a bucket in which no device measured
+        mean, first, last = (np.nanmean(column(name), axis=0) for name in ("mean", "first", "last"))
+        low, high = np.nanmin(column("minimum"), axis=0), np.nanmax(column("maximum"), axis=0)
+    return Buckets(
+        at=devices[0].at,
+        count=column("count").sum(axis=0).astype(np.int64).tolist(),
+        minimum=_or_none(low),
+        maximum=_or_none(high),
+        mean=_or_none(mean),
+        first=_or_none(first),
+        last=_or_none(last),
+        covered_seconds=column("covered_seconds").sum(axis=0).tolist(),
+    )

@@ -1,9 +1,13 @@
 """The port to whatever keeps readings: what a batch is, and what may be asked of a store."""
 
 from array import array
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import pyarrow as pa
 
 from contract.metrics import DataType, Value
 from contract.positions import Lineage, RangeSet
@@ -11,7 +15,30 @@ from hub.devices import DeviceKey, NodeKey
 
 INSTRUMENT_BITS = 0b11
 HISTORICAL_BIT = 0b100
-"""Layout of a sample's flags."""
+TIME_BITS = 0b11000
+TIME_SHIFT = 3
+"""Layout of a sample's flags: what the instrument says of itself, whether it came late, how its instant is known."""
+
+STREAM_GAP_MS = 900_000
+"""An edge node whose own stream is silent for longer shows no life: what its devices did meanwhile is unknown."""
+
+Rows: TypeAlias = pa.Table
+"""Samples side by side, columns as ROWS. Of number, integer and text at most one is not null; all null is a null."""
+
+ROWS = pa.schema(
+    [
+        ("group", pa.dictionary(pa.int32(), pa.string())),
+        ("node", pa.dictionary(pa.int32(), pa.string())),
+        ("device", pa.dictionary(pa.int32(), pa.string())),
+        ("metric", pa.dictionary(pa.int32(), pa.string())),
+        ("at", pa.int64()),
+        ("number", pa.float64()),
+        ("integer", pa.int64()),
+        ("text", pa.string()),
+        ("quality", pa.int16()),
+        ("flags", pa.uint8()),
+    ]
+)
 
 
 class StoreUnavailable(Exception):
@@ -74,6 +101,29 @@ class Quarantined:
     lineage: Lineage | None = None
     first: int | None = None
     last: int | None = None
+    id: int = 0
+    """Given by the store; it only grows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloorRaised:
+    """The floor of one log now stands at epoch `floor`; epochs of `over` lose their ledger rows, and their floors."""
+
+    node: NodeKey
+    log: str
+    floor: int
+    over: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Void:
+    """Positions first to last that no one holds any more and the hub never had; `at`: when the hub learnt it (ms)."""
+
+    node: NodeKey
+    lineage: Lineage
+    first: int
+    last: int
+    at: int
 
 
 @dataclass(slots=True)
@@ -86,6 +136,10 @@ class Batch:
     committed: list[tuple[NodeKey, Lineage, int, int]] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
+    floors: list[FloorRaised] = field(default_factory=list)
+    voids: list[Void] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    """Ids in quarantine whose samples this batch stores; they leave quarantine with it."""
     wire_bytes: int = 0
 
     @property
@@ -94,7 +148,8 @@ class Batch:
         return len(self.numbers) + len(self.integers) + len(self.texts)
 
     def __bool__(self) -> bool:
-        return bool(self.samples or self.committed or self.events or self.quarantined)
+        books = (self.committed, self.events, self.quarantined, self.floors, self.voids, self.released)
+        return bool(self.samples or any(books))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +179,50 @@ class Buckets:
     covered_seconds: Sequence[float]
 
 
+class Reach(StrEnum):
+    """Whether a device did its job for a while, as far as is known."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One stretch of a device's time, [start, end) in ms; `cause` is what its edge node gave where it is not up.
+
+    A cause of "" beside `unknown`: nothing was heard.
+    """
+
+    start: int
+    end: int
+    state: Reach
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completeness:
+    """What the store has of one edge node for a span of time.
+
+    Counted by the samples' instants: distinct `samples`, `records` (reads: distinct stream and instant), `historical`
+    samples, keys in `conflicts` (committed with differing values). Counted by when the hub learnt it: samples
+    `quarantined` and still there, and positions `void`.
+    """
+
+    samples: int
+    records: int
+    historical: int
+    conflicts: int
+    quarantined: int
+    void: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """What the store holds: distinct (series, instant), keys committed with differing values, and the rest."""
+    """What the store holds: distinct (series, instant), keys committed with differing values, and the rest.
+
+    `unsealed` samples wait to be written to `segments`, the immutable files; stores without such files have none.
+    """
 
     samples: int
     conflicts: int
@@ -135,13 +231,21 @@ class Stats:
     series: int
     commits: int
     bytes_on_disk: int
+    unsealed: int = 0
+    segments: int = 0
 
 
 class TimeSeries(Protocol):
     """A store of samples. `series` is for the event loop; everything else blocks and belongs in a thread.
 
-    `commit` is called by one thread at a time; the questions may be asked meanwhile and see whole commits only.
+    `commit` is called by one thread at a time, and so is `tend`; the questions may be asked meanwhile and see whole
+    commits only. Whatever the store cannot answer or do for now raises StoreUnavailable.
     """
+
+    @property
+    def name(self) -> str:
+        """Return what the store calls itself: "embedded", or "influxdb 2.9.1"."""
+        ...
 
     def series(self, key: DeviceKey, metric: str, datatype: DataType) -> int:
         """Return the number of a series, new ones being kept with the next commit."""
@@ -152,15 +256,67 @@ class TimeSeries(Protocol):
         ...
 
     def ledger(self, node: NodeKey) -> Mapping[Lineage, RangeSet]:
-        """Return every range committed of one edge node."""
+        """Return every range committed of one edge node, in epochs that are above its floors."""
+        ...
+
+    def floors(self, node: NodeKey) -> Mapping[str, frozenset[int]]:
+        """Return, by log id, the epochs at which floors of one edge node stand.
+
+        There may be more than one for a log: a copied card goes on in a lineage with a floor of its own.
+        """
+        ...
+
+    def voids(self, node: NodeKey, most: int) -> Sequence[Void]:
+        """Return the ranges an edge node reported lost, newest first."""
+        ...
+
+    def quarantined(self, after: int, most: int, node: NodeKey | None = None) -> Sequence[Quarantined]:
+        """Return what is in quarantine with an id above `after`, oldest first, of one edge node or of all."""
+        ...
+
+    def last(self, group: str | None = None) -> Rows:
+        """Return the last sample of every series by instant, of one group or of all, in no order."""
         ...
 
     def raw(self, key: DeviceKey, metric: str, start: int, end: int, most: int) -> Raw:
-        """Return at most `most` samples with start <= at < end, the last committed of each instant."""
+        """Return at most `most` samples with start <= at < end, the last committed of each instant.
+
+        Instants of a series are distinct, so the next page starts at the last instant + 1.
+        """
+        ...
+
+    def export(
+        self, start: int, end: int, groups: Collection[str] | None = None, metrics: Collection[str] | None = None
+    ) -> Iterator[Rows]:
+        """Return every sample with start <= at < end, ordered by group, node, device, metric and instant.
+
+        Pieces of bounded size, whatever the range. The store is held as it was when the first piece was asked for:
+        close the iterator when it is not wanted any more.
+        """
         ...
 
     def buckets(self, key: DeviceKey, metric: str, start: int, end: int, count: int, hold_ms: int) -> Buckets:
         """Return `count` spans of [start, end); a value counts as current for at most `hold_ms`."""
+        ...
+
+    def availability(
+        self, devices: Collection[DeviceKey], start: int, end: int
+    ) -> Mapping[DeviceKey, Sequence[Interval]]:
+        """Return for each device intervals that fill [start, end) without gap or overlap, neighbours differing.
+
+        From the samples `Presence/<device>` of its edge node's stream: "online" is up, a cause is down; a null is
+        unknown. What one says stands until the next, but only while the edge node's own stream (any metric) shows life:
+        a silence of more than STREAM_GAP_MS is unknown from its first moment, and so is the time before the first
+        sample and after the last one once that is STREAM_GAP_MS past.
+        """
+        ...
+
+    def by_group(self, metric: str, start: int, end: int, count: int, hold_ms: int) -> Mapping[str, Buckets]:
+        """Return, by group, the mean over its devices' buckets of one metric.
+
+        `mean` is the mean of the devices' means, each device counting once wherever it measured; `minimum` and
+        `maximum` are over all of them, `count` and `covered_seconds` sums; `first` and `last` are means.
+        """
         ...
 
     def events(self, after: int, metric: str, most: int) -> Sequence[EventRow]:
@@ -171,6 +327,21 @@ class TimeSeries(Protocol):
         """Return what the store holds."""
         ...
 
+    def completeness(self, node: NodeKey, start: int, end: int) -> Completeness:
+        """Return the counts of one edge node for [start, end)."""
+        ...
+
     def newest_received(self) -> int:
         """Return when the newest commit was received (ms), 0 for an empty store."""
+        ...
+
+    def tend(self, now_ms: int) -> None:
+        """Do the housekeeping that is due: sealing, merging, rollups, retention. Call it each minute, in a thread.
+
+        Raises StoreUnavailable where it could not; nothing is lost, and the next call tries again.
+        """
+        ...
+
+    def backup(self, folder: Path) -> None:
+        """Copy the whole store into an empty or new folder while it is being used; raise StoreUnavailable."""
         ...

@@ -202,7 +202,7 @@ async def test_a_store_that_is_down_holds_acknowledgements_and_live_state_goes_o
 ) -> None:
     now = intake.clock.now_ms()
     intake.births()
-    intake.store._database.execute("PRAGMA max_page_count = 1")
+    intake.store._books._database.execute("PRAGMA max_page_count = 1")
     big = [make.by_alias(PH, DataType.DOUBLE, 7 + one / 1000, now + one) for one in range(4000)]
     intake.give(MessageType.DDATA, make.data(*big, at=now, last=3999), "probe")
     batch = intake.ingest._batch
@@ -211,7 +211,7 @@ async def test_a_store_that_is_down_holds_acknowledgements_and_live_state_goes_o
     assert intake.store.ledger(NODE) == {}
     assert intake.store.stats().samples == 0
     assert next(one for one in intake.live.devices() if one.key == PROBE).values["Water/pH"].value == 10.999
-    intake.store._database.execute("PRAGMA max_page_count = 1000000")
+    intake.store._books._database.execute("PRAGMA max_page_count = 1000000")
     intake.store.commit(batch, now)
     assert intake.store.stats().samples == 4000
 

@@ -15,7 +15,7 @@ from contract.metrics import DataType
 from contract.positions import Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.storage.embedded import EmbeddedStore
-from hub.storage.timeseries import Batch, EventRow, Quarantined, TimeSeries
+from hub.storage.timeseries import Batch, EventRow, FloorRaised, Quarantined, TimeSeries, Void
 
 KEY = DeviceKey("g", "n", "probe")
 NODE = NodeKey("g", "n")
@@ -195,3 +195,39 @@ def test_a_killed_store_keeps_every_batch_it_acknowledged(tmp_path: Path, after:
     assert found == list(range(len(found)))
     assert len(found) >= acknowledged
     assert len(found) % 50 == 0, "a batch is there whole or not at all"
+
+
+def test_a_floor_takes_the_ledger_rows_under_it_and_is_still_there_after_a_restart(tmp_path: Path) -> None:
+    first, second, third = (Lineage("log", epoch, "probe") for epoch in (1, 2, 3))
+    with EmbeddedStore(tmp_path) as store:
+        store.commit(Batch(committed=[(NODE, one, 0, 9) for one in (first, second, third)]), 1)
+        store.commit(Batch(floors=[FloorRaised(node=NODE, log="log", floor=1, over=(1,))]), 2)
+        store.commit(Batch(floors=[FloorRaised(node=NODE, log="log", floor=2, over=(1, 2))]), 3)
+        assert dict(store.floors(NODE)) == {"log": frozenset({2})}
+        assert set(store.ledger(NODE)) == {third}
+    with EmbeddedStore(tmp_path) as again:
+        assert dict(again.floors(NODE)) == {"log": frozenset({2})}
+        assert set(again.ledger(NODE)) == {third}
+        again.commit(Batch(floors=[FloorRaised(node=NODE, log="log", floor=3, over=())]), 4)
+        assert dict(again.floors(NODE)) == {"log": frozenset({2, 3})}, "a copied card's lineage keeps its own"
+
+
+def test_a_void_range_is_told_once_however_often_it_is_reported(store: TimeSeries) -> None:
+    void = Void(node=NODE, lineage=Lineage("log", 1, "probe"), first=3, last=7, at=50)
+    store.commit(Batch(voids=[void]), 50)
+    store.commit(Batch(voids=[void]), 60)
+    assert list(store.voids(NODE, 10)) == [void]
+    assert store.completeness(NODE, 0, 100).void == 5
+
+
+def test_what_leaves_quarantine_is_stored_by_the_same_commit(store: TimeSeries) -> None:
+    bad = Quarantined(key=KEY, reason="bad", payload=b"x", received_at=2, samples=3)
+    store.commit(Batch(quarantined=[bad, bad]), 9)
+    one, other = store.quarantined(0, 10)
+    made = batch(store, (1, 1.0))
+    made.released.append(one.id)
+    store.commit(made, 10)
+    assert [each.id for each in store.quarantined(0, 10, NODE)] == [other.id]
+    assert list(store.quarantined(other.id, 10)) == []
+    assert list(store.quarantined(0, 10, NodeKey("g", "other"))) == []
+    assert list(store.raw(KEY, "x", 0, 9, 9).value) == [1.0]

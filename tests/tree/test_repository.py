@@ -65,7 +65,6 @@ THIRD_PARTY = {
     "aiomqtt": {"edge/broker.py", "simulators/mqtt_sensor.py"},
     "paho": {"hub/broker.py"},
     "duckdb": {"hub/storage/embedded.py"},
-    "pyarrow": {"hub/storage/embedded.py"},
     "pymodbus": {"edge/drivers/modbus_bus.py", "simulators/modbus_probe.py"},
     "serial": {"edge/drivers/uart_sensor.py"},
     "onvif": {"edge/camera/onvif_worker.py"},

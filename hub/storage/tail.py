@@ -1,0 +1,78 @@
+"""The youngest samples as immutable Arrow tables: made of a batch, packed for the inbox, joined as they grow."""
+
+import io
+from array import array
+
+import numpy as np
+import pyarrow as pa
+
+from hub.storage.timeseries import Batch, Column
+
+SCHEMA = pa.schema(
+    [
+        ("series", pa.int32()),
+        ("at", pa.int64()),
+        ("number", pa.float64()),
+        ("integer", pa.int64()),
+        ("text", pa.string()),
+        ("quality", pa.int16()),
+        ("flags", pa.uint8()),
+        ("row", pa.int64()),
+    ]
+)
+
+
+def table_of(batch: Batch, rows: int) -> pa.Table:
+    """Return the samples of a batch, numbered from `rows` in the order in which they count as committed."""
+    parts = []
+    for column, name in ((batch.numbers, "number"), (batch.integers, "integer"), (batch.texts, "text")):
+        if len(column):
+            parts.append(_part(column, name))
+    if not parts:
+        return SCHEMA.empty_table()
+    table = pa.concat_tables(parts).combine_chunks()
+    numbered = pa.array(np.arange(rows, rows + table.num_rows, dtype=np.int64))
+    return table.append_column("row", numbered)
+
+
+def packed(table: pa.Table) -> bytes:
+    """Return a table as bytes, compressed."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def unpacked(blob: bytes) -> pa.Table:
+    """Return the table that `packed` made bytes of."""
+    with pa.ipc.open_stream(blob) as reader:
+        return reader.read_all()
+
+
+def joined(tail: tuple[pa.Table, ...]) -> tuple[pa.Table, ...]:
+    """Return the tail with its youngest tables joined, so that their number grows with the logarithm of the rows."""
+    tables = list(tail)
+    while len(tables) > 1 and tables[-2].num_rows <= 2 * tables[-1].num_rows:
+        young = tables.pop()
+        tables[-1] = pa.concat_tables([tables[-1], young]).combine_chunks()
+    return tuple(tables)
+
+
+def _part(column: Column, name: str) -> pa.Table:
+    marks = np.frombuffer(column.marks, dtype=np.int32)
+    size = len(column)
+    values = {one: pa.nulls(size, SCHEMA.field(one).type) for one in ("number", "integer", "text")}
+    if isinstance(column.value, array):
+        numbers = np.frombuffer(column.value, dtype=np.float64)
+        values[name] = pa.array(numbers, mask=np.isnan(numbers))
+    else:
+        values[name] = pa.array(column.value, SCHEMA.field(name).type)
+    return pa.table(
+        {
+            "series": pa.array(np.frombuffer(column.series, dtype=np.int32)),
+            "at": pa.array(np.frombuffer(column.at, dtype=np.int64)),
+            **values,
+            "quality": pa.array((marks >> 8).astype(np.int16)),
+            "flags": pa.array((marks & 0xFF).astype(np.uint8)),
+        }
+    )
