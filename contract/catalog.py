@@ -88,6 +88,8 @@ MAINS = "Power/Mains"
 OUTCOME = "Announcement/Outcome"
 REFUSAL = "Announcement/Refused"
 """An envelope that no believed key signed, or that was tampered with: who sent it is not known, that it came is."""
+LOG_LOST = "Log/Lost"
+"""How many records this box had to give up, or found unreadable, before it knew that the hub has them."""
 UPTIME = "Node/Uptime"
 REBIRTH = "Node Control/Rebirth"
 BDSEQ = "bdSeq"
@@ -104,6 +106,7 @@ NEVER_LOGGED_PREFIXES = ("Node Control/", "Device Control/", "Command/", "Broadc
 QUALITY = "Quality"
 UNIT = "engUnit"
 INSTRUMENT = "instrument"
+TIME = "time"
 """Names of metric properties."""
 
 
@@ -299,6 +302,14 @@ CATALOG: Mapping[Kind, DeviceKind] = {
                 _number("Modem/Signal", "dBm", 5.0, "Sóng di động", "Modem signal"),
                 _word("Uplink/Interface", "Đường truyền đang dùng", "Uplink in use"),
                 _name("Agent/Version", "Phiên bản phần mềm", "Agent version"),
+                Metric(
+                    name=LOG_LOST,
+                    datatype=DataType.INT64,
+                    unit="{record}",
+                    event=True,
+                    label_vi="Số bản ghi bị mất",
+                    label_en="Records lost",
+                ),
                 _word(OUTCOME, "Kết quả phát thanh", "Announcement outcome"),
                 _word(REFUSAL, "Lệnh phát bị từ chối", "Order to speak refused"),
             ),

@@ -80,6 +80,16 @@ class Instrument(IntEnum):
     FAULT = 2
 
 
+class Timing(IntEnum):
+    """How good the clock was by which a sample's instant was told (property `time`; absent: synchronised)."""
+
+    SYNCHRONISED = 0
+    HOLDOVER = 1
+    """It was synchronised in this boot and is not any more."""
+    UNKNOWN = 2
+    """It was not synchronised in this boot."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One value of one metric at one instant (`at`: milliseconds since 1970 UTC); None where nothing could be read."""
@@ -89,3 +99,4 @@ class Sample:
     value: Value
     quality: Quality = Quality.GOOD
     instrument: Instrument = Instrument.MEASURING
+    time: Timing = Timing.SYNCHRONISED

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from contract.catalog import BUNDLE, ENVELOPE, REBIRTH, ROOT
-from contract.delivery import COMMITTED, FLOOR, LEDGER, WINDOW, Committed, Ledger, read_answer
+from contract.delivery import COMMITTED, FLOORS, LEDGER, WINDOW, Committed, Ledger, read_answer
 from contract.payload import Payload, PayloadUnreadable, decode
 from contract.topics import MessageType, TopicUnreadable, parse, state_host
 
@@ -51,7 +51,7 @@ class Refused:
 
 Instruction = HostState | Rebirth | Answer | Broadcast | Refused
 
-_ANSWERS = frozenset({COMMITTED, LEDGER, FLOOR, WINDOW})
+_ANSWERS = frozenset({COMMITTED, LEDGER, FLOORS, WINDOW})
 
 
 def instructions(topic: str, raw: bytes, *, group: str, node: str, primary_host: str) -> list[Instruction]:

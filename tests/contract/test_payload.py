@@ -2,13 +2,14 @@
 
 import contextlib
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import sparkplug_pb2
-from contract.delivery import Committed, Held, Ledger, answer, held_metrics, read_answer, read_held
+from contract.delivery import FLOORS, Committed, Held, Ledger, answer, held_metrics, read_answer, read_held
 from contract.metrics import DataType
 from contract.payload import MAX_BYTES, DataSet, Payload, PayloadUnreadable, WireMetric, decode, encode
 from contract.positions import Lineage, RangeSet
@@ -97,17 +98,19 @@ spans = st.lists(
 positions = st.dictionaries(lineages, spans.map(RangeSet), max_size=5)
 
 
-@given(positions, st.integers(0, 2**40), st.none() | st.integers(0, 2**63))
-def test_a_ledger_comes_back_as_it_was(held: dict[Lineage, RangeSet], window: int, floor: int | None) -> None:
-    ledger = Ledger(positions=held, window=window, floor=floor)
+@given(positions, st.integers(0, 2**40), st.frozensets(st.integers(0, 2**63), max_size=3))
+def test_a_ledger_comes_back_as_it_was(held: dict[Lineage, RangeSet], window: int, floors: frozenset[int]) -> None:
+    ledger = Ledger(positions=held, window=window, floors=floors)
     assert list(read_answer(decode(encode(answer(ledger, 5))))) == [ledger]
     committed = Committed(positions=held)
     assert list(read_answer(decode(encode(answer(committed, 5))))) == [committed]
 
 
-@given(positions)
-def test_what_an_edge_node_holds_comes_back_as_it_was(held: dict[Lineage, RangeSet]) -> None:
-    told = Held(log="a", epoch=2**40 + 1, positions=held)
+@given(positions, positions, st.none() | st.integers(0, 2**63))
+def test_what_an_edge_node_holds_comes_back_as_it_was(
+    held: dict[Lineage, RangeSet], lost: dict[Lineage, RangeSet], floor: int | None
+) -> None:
+    told = Held(log="a", epoch=2**40 + 1, positions=held, lost=lost, floor=floor)
     epoch = WireMetric(name="Delivery/Epoch", at=5, datatype=DataType.UINT64, value=told.epoch)
     assert read_held(decode(encode(Payload(metrics=(epoch, *held_metrics(told, 5)))))) == told
 
@@ -122,6 +125,14 @@ def test_an_answer_with_other_columns_is_unreadable(columns: tuple[str, ...]) ->
     metric = WireMetric(name="Delivery/Committed", at=1, datatype=DataType.DATASET, value=table)
     with pytest.raises(PayloadUnreadable, match="Delivery/Committed"):
         list(read_answer(decode(encode(Payload(metrics=(metric,))))))
+
+
+def test_floors_that_are_no_epochs_are_unreadable() -> None:
+    table = DataSet(columns=("epoch",), types=(DataType.STRING,), rows=(("E1",),))
+    ledger = answer(Ledger(positions={}, window=1), 5)
+    metrics = tuple(replace(one, value=table) if one.name == FLOORS else one for one in ledger.metrics)
+    with pytest.raises(PayloadUnreadable, match=FLOORS):
+        list(read_answer(decode(encode(replace(ledger, metrics=metrics)))))
 
 
 def test_infinity_and_no_number_are_returned_for_the_caller_to_judge() -> None:
