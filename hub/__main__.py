@@ -1,16 +1,18 @@
-"""`hamlet-hub serve|check|sample-config|signer|trust`: the hub, its signer, and the making of keys."""
+"""`hamlet-hub serve|check|backup|restore|sample-config|signer|trust`: the hub, its copies, its signer, its keys."""
 
 import argparse
 import asyncio
+import getpass
 import json
 import logging
+import os
 import sqlite3
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from contract.clock import SystemClock
-from hub.config import SAMPLE, ConfigRefused
+from hub.config import SAMPLE, ConfigRefused, load
 from hub.signer import ceremony, process
 from hub.signer import config as signer_config
 
@@ -34,6 +36,8 @@ def main() -> int:
                 print(json.dumps({"root": str(kept.root), "bundle": str(kept.bundle), "identities": kept.identities}))
             case "signer":
                 asyncio.run(process.serve(signer_config.load(asked.file)))
+            case "backup" | "restore":
+                _copy(asked.command, asked.file, asked.folder)
             case "check":
                 _server().checked(asked.file)
                 print(f"{asked.file}: good")
@@ -49,6 +53,37 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _copy(command: str, file: Path, folder: Path) -> None:
+    # Not loaded where the signer runs, as below.
+    from hub import backup, restore, state_folder  # noqa: PLC0415  # said above
+
+    config, now = load(file).hub, SystemClock().now_ms()
+    try:
+        if command == "backup":
+            made = backup.back_up(config.state_dir, folder, host_id=config.host_id, made_at=now, made_by=_who())
+            print(f"{folder}: {len(made.files)} files, {made.bytes} bytes")
+            return
+        done = restore.restore(config.state_dir, folder, host_id=config.host_id, now=now, who=_who())
+    except (backup.BackupRefused, state_folder.FolderInUse) as exc:
+        raise ConfigRefused(str(exc)) from exc
+    except (OSError, sqlite3.Error) as exc:
+        undone = "no backup was made" if command == "backup" else "nothing was restored, the state is as it was"
+        raise ConfigRefused(f"{undone}: {exc}") from exc
+    print(
+        f"{config.state_dir}: as it was backed up; what was there is in {done.aside or 'no folder, there was nothing'}"
+    )
+
+
+def _who() -> str:
+    """Return the operating system's word for whoever runs this; people cannot sign in yet."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    behind = os.environ.get("SUDO_USER")
+    return f"{behind} (as {name})" if behind else name
 
 
 def _server() -> ModuleType:
@@ -68,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=words)
         command.add_argument("file", type=Path)
+    for name, words in (
+        ("backup", "copy what the hub remembers into an empty folder, while it runs or not"),
+        ("restore", "put a backup in the place of what is there, which is kept aside; the hub must not run"),
+    ):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("file", type=Path)
+        command.add_argument("folder", type=Path)
     sample = commands.add_parser("sample-config", help="print a file with every key explained")
     sample.add_argument("--signer", action="store_true", help="that of the signer")
     trust = commands.add_parser("trust", help="make keys for a demonstration, believed by boxes set to demo only")

@@ -9,8 +9,10 @@ import uvicorn
 
 from contract.broadcast import BroadcastRefused
 from contract.clock import SystemClock
+from hub import restore
 from hub.app import create, trust_of
 from hub.config import Config, ConfigRefused, load, problems
+from hub.state_folder import FolderInUse, hub_alone
 
 STOP_SECONDS = 2
 
@@ -30,7 +32,16 @@ def checked(file: Path) -> Config:
 
 
 def serve(config: Config) -> None:
-    """Serve pages and API until interrupted; raise ConfigRefused where the port cannot be had."""
+    """Serve pages and API until interrupted; raise ConfigRefused where the port or the state cannot be had."""
+    try:
+        with hub_alone(config.hub.state_dir):
+            restore.finish(config.hub.state_dir)
+            _serve(config)
+    except FolderInUse as exc:
+        raise ConfigRefused(f"hub state_dir: {exc}") from exc
+
+
+def _serve(config: Config) -> None:
     hub = config.hub
     listener = socket.socket(socket.AF_INET6 if ":" in hub.listen else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -32,5 +32,10 @@ def open_database(path: Path, name: str) -> sqlite3.Connection:
     return connection
 
 
+def newest_schema(name: str) -> int:
+    """Return the schema version this program writes."""
+    return len(list(SCHEMAS.glob(f"{name}_*.sql")))
+
+
 def _number(file: Path) -> int:
     return int(file.stem.rpartition("_")[2])

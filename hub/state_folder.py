@@ -1,0 +1,55 @@
+"""The hub's state folder: one hub in it at a time, and what of it is the hub's memory."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STORE, PEOPLE, SEGMENTS, AUDIO, HOST_STATE = "store.db", "hub.db", "segments", "audio", "host-state"
+DATABASES = (STORE, PEOPLE)
+
+EVERYTHING = (*(f"{one}{end}" for one in DATABASES for end in ("", "-wal", "-shm")), SEGMENTS, HOST_STATE)
+"""What belongs together and is replaced together. Audio is not in it: its files are named by their digest."""
+
+
+class FolderInUse(Exception):
+    """Somebody else works in the folder; the text says what to do."""
+
+
+@contextmanager
+def alone(folder: Path, lock: str, otherwise: str) -> Iterator[None]:
+    """Hold a lock of the folder, which the kernel gives back however the process ends; raise FolderInUse."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise FolderInUse(f"{folder}: {otherwise}") from exc
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def hub_alone(folder: Path) -> Iterator[None]:
+    """Be the only hub, or the only restore, in the folder."""
+    with alone(folder, "lock", "a hub runs on this state; stop it first"):
+        yield
+
+
+@contextmanager
+def backup_alone(folder: Path) -> Iterator[None]:
+    """Be the only backup of the folder; no restore comes between."""
+    with alone(folder, "backup.lock", "another backup or restore of this state is under way; wait for it"):
+        yield
+
+
+def sync(path: Path) -> None:
+    """Return once a file's bytes, or a folder's names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
