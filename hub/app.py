@@ -18,6 +18,7 @@ from hub.audio import AudioStore
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
 from hub.counters import Counters
 from hub.devices import NodeKey
+from hub.exports import Exports
 from hub.given import Hub
 from hub.live_state import LiveState
 from hub.loopback import LoopbackOnly
@@ -102,6 +103,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         ingest=intake,
         counters=counters,
         audio=audio,
+        exports=files.enter_context(Exports()),
         announcements=spoken,
     )
 

@@ -12,6 +12,7 @@ from hub.audio import AudioStore
 from hub.broker import Broker
 from hub.config import Config
 from hub.counters import Counters
+from hub.exports import Exports
 from hub.ingest import Ingest
 from hub.live_state import LiveState
 from hub.places import Places
@@ -31,6 +32,7 @@ class Hub:
     ingest: Ingest
     counters: Counters
     audio: AudioStore
+    exports: Exports
     announcements: Announcements | None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when open streams must end, so that the server can."""

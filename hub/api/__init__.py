@@ -1,10 +1,14 @@
 """The hub for programs: JSON, one file per noun."""
 
-from hub.api import announcements, audio, devices, edge_nodes, health, stats
+from hub.api import announcements, audio, availability, communes, devices, edge_nodes, health, last, samples, stats
 
 ROUTERS = (
     devices.router,
     edge_nodes.router,
+    samples.router,
+    last.router,
+    availability.router,
+    communes.router,
     stats.router,
     announcements.router,
     audio.router,

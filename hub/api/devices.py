@@ -1,9 +1,8 @@
 """Devices: what is there now, and what it reported over time."""
 
 import asyncio
-import math
-from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
 import msgspec
 from fastapi import APIRouter, Query, Response
@@ -11,13 +10,18 @@ from pydantic import BaseModel
 
 from contract.catalog import Kind, metric
 from hub.api.problems import RESPONSES, ProblemRaised
+from hub.api.span import From, To, span
 from hub.given import Given
 from hub.live_state import UNTOLD_SECONDS, LiveDevice
 from hub.places import Places
+from hub.storage.timeseries import INSTRUMENT_BITS
 
 router = APIRouter(prefix="/api/devices", tags=["devices"], responses=RESPONSES)
 
 MOST_RAW = 50_000
+MOST_DEVICES = 5_000
+MOST_DAYS = 3_660
+HOUR = 3_600_000
 
 
 class ValueOut(BaseModel):
@@ -56,16 +60,18 @@ class DeviceOut(BaseModel):
 
 
 class DevicesOut(BaseModel):
-    """All devices, and when this was true (ms)."""
+    """Devices, and when this was true (ms); `next` leads to those after them, null at the end."""
 
     at: int
     devices: list[DeviceOut]
+    next: str | None
 
 
 class HistoryOut(BaseModel):
-    """A series over [from, to): samples as they are, or `buckets` of equal length where asked for.
+    """A series over [from, to): samples as they are, page by page, or `buckets` of equal length where asked for.
 
-    `mean` is weighted by time; nothing measured is null, never bridged.
+    `mean` is weighted by time; nothing measured is null, never bridged. `next` leads to the samples after these and is
+    absent with the last ones.
     """
 
     metric: str
@@ -83,19 +89,30 @@ class HistoryOut(BaseModel):
     first: list[float | None] | None = None
     last: list[float | None] | None = None
     covered_seconds: list[float] | None = None
+    next: str | None = None
 
 
 @router.get("", response_model=DevicesOut)
-async def devices(hub: Given) -> Response:
+async def devices(
+    hub: Given,
+    limit: Annotated[int, Query(ge=1, le=MOST_DEVICES)] = MOST_DEVICES,
+    after: Annotated[str | None, Query(max_length=40, description="of `next`: the id of the last one")] = None,
+) -> Response:
     """List every device and edge node the hub knows, with presence and newest values."""
-    told = {"at": hub.clock.now_ms(), "devices": [_device(one, hub.places) for one in hub.live.devices()]}
+    everything = hub.live.devices()
+    if after is not None:
+        last = found(hub, after).key
+        everything = [one for one in everything if one.key > last]
+    page = everything[:limit]
+    follow = f"/api/devices?{urlencode({'limit': limit, 'after': page[-1].id})}" if len(everything) > limit else None
+    told = {"at": hub.clock.now_ms(), "devices": [_device(one, hub.places) for one in page], "next": follow}
     return _json(told)
 
 
 @router.get("/{id}", response_model=DeviceOut)
 async def device(id: str, hub: Given) -> Response:  # noqa: A002  # the path's word
     """Show one device."""
-    return _json(_device(_found(hub, id), hub.places))
+    return _json(_device(found(hub, id), hub.places))
 
 
 @router.get("/{id}/history", response_model=HistoryOut, response_model_exclude_none=True)
@@ -103,32 +120,32 @@ async def history(
     id: str,  # noqa: A002  # the path's word
     hub: Given,
     metric: str,
-    from_: Annotated[
-        str | None, Query(alias="from", description="ISO 8601 or ms since 1970; default one hour ago")
-    ] = None,
-    to: Annotated[str | None, Query(description="ISO 8601 or ms since 1970; default now")] = None,
+    from_: From = None,
+    to: To = None,
     buckets: Annotated[int | None, Query(ge=1, le=2000, description="absent: samples as they are")] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_RAW, description="of samples as they are")] = MOST_RAW,
+    after: Annotated[int | None, Query(ge=0, lt=1 << 53, description="of `next`: the last instant shown, ms")] = None,
 ) -> Response:
-    """Show what one metric was, as samples or in equal spans of time."""
-    one = _found(hub, id)
+    """Show what one metric was, as samples or in equal spans of time; the last hour unless asked otherwise."""
+    one = found(hub, id)
     if metric not in one.values:
         known = ", ".join(sorted(one.values)) or "none yet"
         raise ProblemRaised(404, f"metric {metric[:80]!r} is not one of this device's: {known}")
-    now = hub.clock.now_ms()
-    end = _instant(to, "to") if to is not None else now
-    start = _instant(from_, "from") if from_ is not None else end - 3_600_000
-    if start >= end:
-        raise ProblemRaised(422, f"from ({start}) must be before to ({end})")
+    start, end = span(from_, to, now=hub.clock.now_ms(), default=HOUR, most_days=MOST_DAYS)
     told: dict[str, Any] = {"metric": metric, "unit": one.values[metric].unit, "start": start, "end": end}
-    if buckets is None:
-        raw = await asyncio.to_thread(hub.store.raw, one.key, metric, start, end, MOST_RAW + 1)
-        if len(raw.at) > MOST_RAW:
-            raise ProblemRaised(422, f"more than {MOST_RAW} samples; ask for buckets or a shorter time")
-        instrument = [flags & 3 for flags in raw.flags]
-        return _json({**told, "at": raw.at, "value": raw.value, "quality": raw.quality, "instrument": instrument})
-    hold = hold_ms(one.kind, metric)
-    found = await asyncio.to_thread(hub.store.buckets, one.key, metric, start, end, buckets, hold)
-    return _json({**told, **{name: getattr(found, name) for name in found.__slots__}})
+    if buckets is not None:
+        hold = hold_ms(one.kind, metric)
+        spans = await asyncio.to_thread(hub.store.buckets, one.key, metric, start, end, buckets, hold)
+        return _json({**told, **{name: getattr(spans, name) for name in spans.__slots__}})
+    first = start if after is None else max(start, after + 1)
+    raw = await asyncio.to_thread(hub.store.raw, one.key, metric, first, end, limit + 1)
+    at, more = raw.at[:limit], len(raw.at) > limit
+    told |= {"at": at, "value": raw.value[:limit], "quality": raw.quality[:limit]}
+    told["instrument"] = [flags & INSTRUMENT_BITS for flags in raw.flags[:limit]]
+    if more:
+        asked = {"metric": metric, "from": start, "to": end, "limit": limit, "after": at[-1]}
+        told["next"] = f"/api/devices/{quote(id)}/history?{urlencode(asked)}"
+    return _json(told)
 
 
 def hold_ms(kind: Kind | None, name: str) -> int:
@@ -137,7 +154,8 @@ def hold_ms(kind: Kind | None, name: str) -> int:
     return (known.max_report_seconds if known else UNTOLD_SECONDS) * 1000
 
 
-def _found(hub: Given, wanted: str) -> LiveDevice:
+def found(hub: Given, wanted: str) -> LiveDevice:
+    """Return a device by its id; raise a problem where there is none."""
     one = hub.live.device(wanted)
     if one is None:
         raise ProblemRaised(404, f"there is no device {wanted[:40]!r}; /api/devices lists all")
@@ -169,20 +187,6 @@ def _device(one: LiveDevice, places: Places) -> dict[str, Any]:
             for name, value in one.values.items()
         },
     }
-
-
-def _instant(text: str, name: str) -> int:
-    try:
-        if text.lstrip("-").isdigit():
-            number = int(text)
-        else:
-            moment = datetime.fromisoformat(text)
-            number = math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError) as exc:
-        raise ProblemRaised(422, f"{name}: {text[:40]!r} is neither ISO 8601 nor milliseconds since 1970") from exc
-    if not 0 <= number < 1 << 53:
-        raise ProblemRaised(422, f"{name}: {text[:40]!r} is outside 1970 to 287396")
-    return number
 
 
 def _json(told: object) -> Response:

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from hub.storage.timeseries import StoreUnavailable
+
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
@@ -46,6 +48,10 @@ def install(application: FastAPI) -> None:
     @application.exception_handler(ProblemRaised)
     async def _raised(_: Request, exc: ProblemRaised) -> JSONResponse:
         return _response(exc.status, exc.detail, exc.code)
+
+    @application.exception_handler(StoreUnavailable)
+    async def _store(_: Request, exc: StoreUnavailable) -> JSONResponse:
+        return _response(503, f"the store does not answer: {exc}", "store_unavailable")
 
     @application.exception_handler(HTTPException)
     async def _http(_: Request, exc: HTTPException) -> JSONResponse:

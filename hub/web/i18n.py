@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from babel.dates import format_datetime, format_timedelta
 from babel.messages.mofile import write_mo
@@ -16,9 +15,9 @@ from babel.support import Translations
 from starlette.requests import Request
 
 from contract.metrics import Value
+from hub.calendar_day import ZONE
 
 LANGUAGES = ("vi", "en")
-ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 CATALOGUES = Path(__file__).parent / "messages"
 
 UNITS = {

@@ -125,7 +125,12 @@ async def test_the_api_describes_itself(client: Any) -> None:
         "/api/devices/{id}/history",
         "/api/stats",
         "/api/announcements",
+        "/api/samples.csv",
+        "/api/last",
+        "/api/availability",
+        "/api/communes/{group}/history",
     } <= set(paths)
+    assert "text/csv" in paths["/api/samples.csv"]["get"]["responses"]["200"]["content"]
     history = paths["/api/devices/{id}/history"]["get"]
     assert {"metric", "from", "to", "buckets"} <= {one["name"] for one in history["parameters"]}
     assert "application/problem+json" in history["responses"]["default"]["content"]

@@ -1,0 +1,125 @@
+"""Samples as a file: every reading of a span of time, streamed however long it is."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Generator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from contract.topics import valid_id
+from hub import samples_csv
+from hub.api.problems import RESPONSES, ProblemRaised
+from hub.api.span import To, span
+from hub.exports import Export, TooManyExports
+from hub.given import Given
+from hub.storage.timeseries import StoreUnavailable, TimeSeries
+
+router = APIRouter(prefix="/api", tags=["samples"], responses=RESPONSES)
+
+MOST_DAYS = 400
+MOST_NAMES = 200
+PATIENCE_SECONDS = 60.0
+"""A reader that takes nothing for so long is gone; it must not hold the store as it was for ever."""
+
+log = logging.getLogger(__name__)
+
+Names = Annotated[list[str] | None, Query(max_length=MOST_NAMES)]
+
+
+@router.get(
+    "/samples.csv",
+    response_class=StreamingResponse,
+    responses={200: {"description": "CSV (RFC 4180, UTF-8)", "content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+async def samples(
+    hub: Given,
+    from_: Annotated[str, Query(alias="from", description="ISO 8601 or ms since 1970, included")],
+    to: To = None,
+    group: Names = None,
+    node: Names = None,
+    device: Names = None,
+    metric: Names = None,
+) -> StreamingResponse:
+    """Stream every sample as `group,node,device,metric,at,value,quality,instrument,time`, ordered by the first five.
+
+    At most 400 days at a time; each filter may be given more than once. `device` "" is the edge node itself. `at` is in
+    ms since 1970 UTC, `time` 0 synchronised, 1 holdover, 2 unknown. A null is an empty cell. A text that starts with
+    `=`, `+`, `-`, `@`, a tab, a line end or an apostrophe has an apostrophe put before it, so that no spreadsheet
+    takes it for a formula; numbers stay as they are. An answer that cannot be finished is broken off, never ended as if
+    it were whole.
+    """
+    start, end = span(from_, to, now=hub.clock.now_ms(), default=0, most_days=MOST_DAYS)
+    for name, given in (("group", group), ("node", node), ("device", device)):
+        wrong = [one for one in given or () if one and not valid_id(one)]
+        if wrong:
+            raise ProblemRaised(422, f"{name}: {wrong[0][:40]!r} can be nobody's id")
+    try:
+        export = hub.exports.begin(_pieces(hub.store, start, end, group, node, device, metric))
+    except TooManyExports as exc:
+        raise ProblemRaised(503, str(exc), code="too_many_exports") from exc
+    try:
+        first = await export.read()
+    except BaseException:
+        export.end()
+        raise
+    return _Streamed(export, first, f"samples_{_day(start)}_{_day(end)}.csv")
+
+
+def _pieces(
+    store: TimeSeries,
+    start: int,
+    end: int,
+    groups: Collection[str] | None,
+    nodes: Collection[str] | None,
+    devices: Collection[str] | None,
+    metrics: Collection[str] | None,
+) -> Generator[bytes, None, None]:
+    found = cast("Generator[Any, None, None]", store.export(start, end, groups, metrics))
+    with closing(found):
+        head = samples_csv.HEADER
+        for rows in found:
+            for piece in samples_csv.pieces(rows, nodes=nodes, devices=devices):
+                yield head + piece
+                head = b""
+        if head:
+            yield head
+
+
+class _Streamed(StreamingResponse):
+    """An export on its way to one reader; however that ends, the store is let go."""
+
+    def __init__(self, export: Export, first: bytes, filename: str) -> None:
+        headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Cache-Control": "no-store"}
+        super().__init__(self._body(export, first), media_type="text/csv; charset=utf-8", headers=headers)
+        self._export = export
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await send(message)
+
+        # Without its last chunk the answer is broken off; the server closes the connection.
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        except TimeoutError:
+            log.warning("an export was given up: its reader took nothing for %.0f s", PATIENCE_SECONDS)
+        except StoreUnavailable as exc:
+            log.error("an export was broken off: %s", exc)
+        finally:
+            self._export.end()
+
+    @staticmethod
+    async def _body(export: Export, first: bytes) -> AsyncIterator[bytes]:
+        piece = first
+        while piece:
+            yield piece
+            piece = await export.read()
+
+
+def _day(at: int) -> str:
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%dT%H%MZ}"
