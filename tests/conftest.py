@@ -3,11 +3,16 @@
 import asyncio
 import heapq
 import itertools
+import json
 import logging
+import os
 import shutil
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -146,6 +151,115 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.start()
     yield broker
     broker.stop()
+
+
+INFLUX_MISSING = (
+    "no InfluxDB 2.x: install `influxd`, or name a server by HAMLET_TEST_INFLUX_URL, HAMLET_TEST_INFLUX_TOKEN and"
+    " HAMLET_TEST_INFLUX_ORG"
+)
+
+
+class Influx:
+    """A real InfluxDB 2.x: the one the environment names, or `influxd` on a free port with a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = os.environ.get("HAMLET_TEST_INFLUX_URL", "")
+        self.token = os.environ.get("HAMLET_TEST_INFLUX_TOKEN", "token-of-a-test")
+        self.org = os.environ.get("HAMLET_TEST_INFLUX_ORG", "hamlet")
+        self.ours = not self.url
+        self._folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        if self.ours:
+            self._port = free_port()
+            self.url = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it, where it is ours, and wait until it answers; the first time it is set up."""
+        if self.ours:
+            program = shutil.which("influxd")
+            assert program is not None
+            paths = [f"--{name}-path={self._folder / name}" for name in ("bolt", "engine", "sqlite")]
+            with (self._folder / "influxd.log").open("ab") as out:
+                self.process = subprocess.Popen(
+                    [program, f"--http-bind-address=127.0.0.1:{self._port}", "--reporting-disabled", *paths],
+                    stdout=out,
+                    stderr=out,
+                    env={"PATH": os.environ["PATH"], "HOME": str(self._folder)},
+                )
+        self._wait()
+        if self.ours and json.loads(self._asked("/api/v2/setup"))["allowed"]:
+            told = {"username": "tester", "password": "of-a-test", "org": self.org, "bucket": "first"}
+            self._asked("/api/v2/setup", {**told, "token": self.token})
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        assert self.process is not None, "only a server of ours is killed"
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """End it, where it is ours."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(20)
+            self.process = None
+
+    def bucket(self) -> str:
+        """Return a name that no bucket has yet."""
+        return f"test-{uuid.uuid4().hex[:12]}"
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self._asked("/health")
+            except OSError:
+                log_file = self._folder / "influxd.log"
+                told = log_file.read_text()[-2000:] if log_file.exists() else self.url
+                assert time.monotonic() < deadline, told
+                assert self.process is None or self.process.poll() is None, told
+                time.sleep(0.05)
+            else:
+                return
+
+    def _asked(self, path: str, body: object = None) -> bytes:
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode() if body is not None else None)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            told: bytes = answer.read()
+            return told
+
+
+@pytest.fixture(scope="session")
+def influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+    """A server that all tests share; each makes buckets of its own. Nobody kills it."""
+    if not os.environ.get("HAMLET_TEST_INFLUX_URL") and shutil.which("influxd") is None:
+        pytest.skip(INFLUX_MISSING)
+    server = Influx(tmp_path_factory.mktemp("influx"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_influx(tmp_path: Path) -> Iterator[Influx]:
+    """A server that a test may kill."""
+    if shutil.which("influxd") is None:
+        pytest.skip(f"{INFLUX_MISSING} (this one needs influxd itself)")
+    folder = tmp_path / "influx"
+    folder.mkdir()
+    server = Influx(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say by name what was not held against a real InfluxDB."""
+    skipped = [one for one in terminalreporter.stats.get("skipped", []) if INFLUX_MISSING in str(one.longrepr)]
+    if skipped:
+        files = sorted({one.nodeid.partition("::")[0] for one in skipped})
+        terminalreporter.section("NOT VERIFIED against a real InfluxDB")
+        terminalreporter.line(f"{INFLUX_MISSING}. {len(skipped)} tests did not run, in: {', '.join(files)}")
 
 
 @pytest.fixture

@@ -31,11 +31,13 @@ class Series:
 class Books:
     """The file `store.db`. Open it with `with`.
 
-    `commit` and `write` are called by one thread at a time each; questions and `series` by any.
+    `commit` and `write` are called by one thread at a time each; questions and `series` by any. `last_word` is said
+    within every transaction, when all else of it is written; what it raises undoes the transaction.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, last_word: Write | None = None) -> None:
         self.path = path
+        self._last_word = last_word
         self._lock = threading.Lock()  # of what is in memory, and of the reader
         self._writing = threading.Lock()
         self._all: list[Series] = []
@@ -128,6 +130,8 @@ class Books:
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 what(self._database)
+                if self._last_word is not None:
+                    self._last_word(self._database)
                 self._database.execute("COMMIT")
             except BaseException as exc:
                 if self._database.in_transaction:

@@ -1,20 +1,27 @@
 """What every store of readings promises; each implementation is held to the same suite."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.catalog import Kind
 from contract.metrics import DataType
 from contract.positions import Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.storage.embedded import EmbeddedStore
+from hub.storage.influxdb import InfluxStore, Settings
 from hub.storage.timeseries import Batch, EventRow, FloorRaised, Quarantined, TimeSeries, Void
 
 KEY = DeviceKey("g", "n", "probe")
@@ -22,10 +29,42 @@ NODE = NodeKey("g", "n")
 GOOD = 192 << 8
 
 
-@pytest.fixture(params=["embedded"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TimeSeries]:
-    with EmbeddedStore(tmp_path) as embedded:
-        yield embedded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opener:
+    """Opens one kind of store; what was committed in a place is there when it is opened again."""
+
+    kind: str
+    server: Any
+    folder: Path
+
+    def fresh(self) -> "Opener":
+        """Return an opener of a place where nothing is yet."""
+        return replace(self, folder=self.folder / uuid.uuid4().hex)
+
+    def __call__(self) -> AbstractContextManager[TimeSeries]:
+        if self.kind == "embedded":
+            return EmbeddedStore(self.folder)
+        name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        settings = Settings(
+            url=self.server.url,
+            org=self.server.org,
+            token=self.server.token,
+            bucket=f"readings-{name}",
+            delivery_bucket=f"delivery-{name}",
+        )
+        return InfluxStore(self.folder, settings, lambda key: Kind.WATER_PROBE)
+
+
+@pytest.fixture(params=["embedded", "influxdb"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    server = request.getfixturevalue("influx") if request.param == "influxdb" else None
+    return Opener(kind=request.param, server=server, folder=tmp_path)
+
+
+@pytest.fixture
+def store(opened: Opener) -> Iterator[TimeSeries]:
+    with opened() as one:
+        yield one
 
 
 def batch(store: TimeSeries, *samples: tuple[int, float], metric: str = "x", mark: int = GOOD) -> Batch:
@@ -86,14 +125,14 @@ def test_ledger_events_and_quarantine_are_of_the_same_commit(store: TimeSeries) 
     assert store.newest_received() == 9
 
 
-def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+def test_a_restart_forgets_nothing(opened: Opener) -> None:
     lineage = Lineage("log", 1, "probe")
-    with EmbeddedStore(tmp_path) as store:
+    with opened() as store:
         for number in range(20):
             made = batch(store, (number, float(number)))
             made.committed.append((NODE, lineage, number, number))
             store.commit(made, number)
-    with EmbeddedStore(tmp_path) as again:
+    with opened() as again:
         assert list(again.raw(KEY, "x", 0, 99, 99).value) == [float(one) for one in range(20)]
         assert again.ledger(NODE) == {lineage: RangeSet([(0, 19)])}
         again.commit(batch(again, (0, 99.0)), 30)
@@ -132,9 +171,9 @@ samples = st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e6, 1e6)), max_si
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(samples, st.integers(1, 7), st.integers(1, 400))
 def test_buckets_agree_with_a_walk_second_by_second(
-    tmp_path_factory: pytest.TempPathFactory, given_samples: list[tuple[int, float]], count: int, hold: int
+    opened: Opener, given_samples: list[tuple[int, float]], count: int, hold: int
 ) -> None:
-    with EmbeddedStore(tmp_path_factory.mktemp("store")) as store:
+    with opened.fresh()() as store:
         store.commit(batch(store, *given_samples), 9)
         newest = dict(given_samples)
         start, end = 210, 210 + 90 * count
@@ -160,9 +199,11 @@ def test_buckets_agree_with_a_walk_second_by_second(
 WRITER = """
 import sys
 from pathlib import Path
+from contract.catalog import Kind
 from contract.metrics import DataType
 from hub.devices import DeviceKey
 from hub.storage.embedded import EmbeddedStore
+from hub.storage.influxdb import InfluxStore, Settings
 from hub.storage.timeseries import Batch
 key = DeviceKey("g", "n", "probe")
 with EmbeddedStore(Path(sys.argv[1])) as store:
@@ -197,15 +238,15 @@ def test_a_killed_store_keeps_every_batch_it_acknowledged(tmp_path: Path, after:
     assert len(found) % 50 == 0, "a batch is there whole or not at all"
 
 
-def test_a_floor_takes_the_ledger_rows_under_it_and_is_still_there_after_a_restart(tmp_path: Path) -> None:
+def test_a_floor_takes_the_ledger_rows_under_it_and_is_still_there_after_a_restart(opened: Opener) -> None:
     first, second, third = (Lineage("log", epoch, "probe") for epoch in (1, 2, 3))
-    with EmbeddedStore(tmp_path) as store:
+    with opened() as store:
         store.commit(Batch(committed=[(NODE, one, 0, 9) for one in (first, second, third)]), 1)
         store.commit(Batch(floors=[FloorRaised(node=NODE, log="log", floor=1, over=(1,))]), 2)
         store.commit(Batch(floors=[FloorRaised(node=NODE, log="log", floor=2, over=(1, 2))]), 3)
         assert dict(store.floors(NODE)) == {"log": frozenset({2})}
         assert set(store.ledger(NODE)) == {third}
-    with EmbeddedStore(tmp_path) as again:
+    with opened() as again:
         assert dict(again.floors(NODE)) == {"log": frozenset({2})}
         assert set(again.ledger(NODE)) == {third}
         again.commit(Batch(floors=[FloorRaised(node=NODE, log="log", floor=3, over=())]), 4)

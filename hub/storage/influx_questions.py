@@ -1,0 +1,310 @@
+"""What is asked of the samples in InfluxDB, and how its answers become what the port tells."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from contract.catalog import PRESENCE
+from contract.metrics import Quality, Value
+from hub.devices import DeviceKey, NodeKey
+from hub.storage import flux
+from hub.storage.availability import CLAIM_LOOKBACK_MS, intervals, silences
+from hub.storage.books import Books, Series
+from hub.storage.buckets import buckets, mean_of
+from hub.storage.flux import FluxRefused, Points
+from hub.storage.influx_samples import COLUMNS, fields_of, joined, latest, newest, numbers, samples
+from hub.storage.line_protocol import CONFLICT, FLAGS_FIELD, NULL_BIT, QUALITY_FIELD, Place, stored
+from hub.storage.timeseries import (
+    HISTORICAL_BIT,
+    INSTRUMENT_BITS,
+    ROWS,
+    STREAM_GAP_MS,
+    Buckets,
+    Completeness,
+    Interval,
+    Raw,
+    Rows,
+    StoreUnavailable,
+)
+
+DAY_MS = 86_400_000
+MONTH_MS = 31 * DAY_MS
+BEGINNING, END = -DAY_MS, 4_102_444_800_000
+"""Before and after every instant a sample may have: just before 1970, and the year 2100."""
+
+MOST_IN_BUCKETS = 2_000_000
+QUICK_SECONDS = 0.25
+COUNT_EVERY_SECONDS = 3600.0
+
+_OF_A_VALUE = f"/({QUALITY_FIELD}|{FLAGS_FIELD})$/"
+
+Ask = Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    commits: int
+    samples: int
+    conflicts: int
+    took: float
+    at: float
+
+
+class InfluxQuestions:
+    """Questions about one bucket. `places` grows as series do: a series' number - 1 is its place's index."""
+
+    def __init__(self, ask: Ask, bucket: str, books: Books, places: Sequence[Place]) -> None:
+        self._ask = ask
+        self._bucket = bucket
+        self._books = books
+        self._places = places
+        self._counting = threading.Lock()
+        self._counted: _Counted | None = None
+
+    def samples(self, key: DeviceKey, metric: str, start: int, end: int, most: int) -> pa.Table:
+        """Return at most `most` samples of a metric with start <= at < end, in time order."""
+        found = []
+        for place in self._places_of(self._books.numbers(key, metric)):
+            asked = self._asked(place, key, start, end) + flux.where(_field=fields_of(place))
+            found.append(samples(place, _of_one(self._points(f"{asked} |> limit(n: {most})"))))
+        return latest(found, most) if found else COLUMNS.empty_table()
+
+    def raw(self, key: DeviceKey, metric: str, start: int, end: int, most: int) -> Raw:
+        """Return a page of a series."""
+        columns = self.samples(key, metric, start, end, most).to_pydict()
+        return Raw(
+            at=columns["at"],
+            value=[value(*one) for one in zip(columns["number"], columns["integer"], columns["text"], strict=True)],
+            quality=columns["quality"],
+            flags=columns["flags"],
+        )
+
+    def last(self, group: str | None) -> Rows:
+        """Return the newest sample of every series of a group, or of all."""
+        where = "" if group is None else flux.where(group=stored(group))
+        asked = f"{flux.span(self._bucket, BEGINNING, END)}{where} |> last()"
+        shape = '["_measurement", "_field", "_time", "_value", "group", "node", "device"]'
+        told: dict[tuple[str, ...], dict[str, tuple[int, str]]] = {}
+        for table in self._tables(f"{asked} |> toString() |> keep(columns: {shape}) |> group()"):
+            names = [
+                table[one].to_pylist() if one in table.column_names else [""] * table.num_rows
+                for one in ("_measurement", "group", "node", "device", "_field", "_value")
+            ]
+            instants = flux.instants(table["_time"])
+            for at, measurement, *tags, name, text in zip(instants.tolist(), *names, strict=True):
+                told.setdefault((measurement, *tags), {})[name] = (at, text)
+        pieces = []
+        for series, place in self._all():
+            device = told.get((place.measurement, *map(stored, (series.key.group, series.key.node, series.key.device))))
+            own = {name: device[name] for name in fields_of(place) if name in device} if device else {}
+            if own and (group is None or series.key.group == group):
+                pieces.append((series.key, series.metric, newest(place, own)))
+        return _rows(pieces)
+
+    def export(
+        self, start: int, end: int, groups: Collection[str] | None, metrics: Collection[str] | None
+    ) -> Iterator[Rows]:
+        """Return every sample in order, a device or a month of a series at a time.
+
+        InfluxDB holds nothing still for a reader: what is committed meanwhile may be in it or not.
+        """
+        wanted: dict[DeviceKey, dict[str, list[Place]]] = {}
+        for one, place in self._all():
+            if (groups is None or one.key.group in groups) and (metrics is None or one.metric in metrics):
+                wanted.setdefault(one.key, {}).setdefault(one.metric, []).append(place)
+        for key, of_device in sorted(wanted.items()):
+            if end - start <= DAY_MS:
+                found = self._of_device(key, of_device, start, end)
+                yield from (_rows([(key, metric, found[metric])]) for metric in sorted(of_device))
+                continue
+            for metric in sorted(of_device):
+                for first in range(start, end, MONTH_MS):
+                    page = self.samples(key, metric, first, min(first + MONTH_MS, end), MOST_IN_BUCKETS)
+                    if page.num_rows:
+                        yield _rows([(key, metric, page)])
+
+    def buckets(self, key: DeviceKey, metric: str, start: int, end: int, count: int, hold_ms: int) -> Buckets:
+        """Return a series in equal spans of time."""
+        found = self.samples(key, metric, start - hold_ms, end, MOST_IN_BUCKETS)
+        return _buckets(found, start=start, end=end, count=count, hold_ms=hold_ms)
+
+    def by_group(self, metric: str, start: int, end: int, count: int, hold_ms: int) -> Mapping[str, Buckets]:
+        """Return the mean over each group's devices, a question for each group and place."""
+        devices: dict[str, dict[DeviceKey, list[Place]]] = {}
+        for one, place in self._all():
+            if one.metric == metric:
+                devices.setdefault(one.key.group, {}).setdefault(one.key, []).append(place)
+        found = {}
+        for group, keys in devices.items():
+            points: dict[str, Mapping[tuple[str, ...], Points]] = {}
+            for measurement in {one.measurement for places in keys.values() for one in places}:
+                fields = {
+                    name
+                    for places in keys.values()
+                    for one in places
+                    if one.measurement == measurement
+                    for name in fields_of(one)
+                }
+                asked = flux.span(self._bucket, start - hold_ms, end)
+                asked += flux.where(_measurement=measurement, group=stored(group), _field=sorted(fields))
+                points[measurement] = flux.by_field(self._tables(asked + _BARE), "node", "device")
+            each = []
+            for key, places in sorted(keys.items()):
+                tables = [samples(one, _of_device(points[one.measurement], key)) for one in places]
+                table = latest(tables, MOST_IN_BUCKETS)
+                each.append(_buckets(table, start=start, end=end, count=count, hold_ms=hold_ms))
+            found[group] = mean_of(each)
+        return found
+
+    def availability(
+        self, devices: Collection[DeviceKey], start: int, end: int
+    ) -> Mapping[DeviceKey, Sequence[Interval]]:
+        """Return each device's intervals."""
+        silent: dict[NodeKey, list[tuple[int, int]]] = {}
+        found = {}
+        for device in devices:
+            node = device.of_node
+            stream = DeviceKey(node.group, node.node, "")
+            if node not in silent:
+                silent[node] = silences(self._heard(stream, start, end), start, end)
+            claims = self.raw(stream, PRESENCE + device.device, start - CLAIM_LOOKBACK_MS, end, MOST_IN_BUCKETS)
+            told = [
+                (at, str(one) if one is not None else None) for at, one in zip(claims.at, claims.value, strict=True)
+            ]
+            found[device] = intervals(told, silent[node], start, end)
+        return found
+
+    def completeness(self, node: NodeKey, start: int, end: int) -> Completeness:
+        """Return the counts of one edge node; quarantine and voids are the books'."""
+        devices: dict[DeviceKey, dict[str, list[Place]]] = {}
+        for one, place in self._all():
+            if one.key.of_node == node:
+                devices.setdefault(one.key, {}).setdefault(one.metric, []).append(place)
+        counted = records = historical = 0
+        for key, of_device in devices.items():
+            found = self._of_device(key, of_device, start, end).values()
+            counted += sum(one.num_rows for one in found)
+            records += len(np.unique(np.concatenate([one["at"].to_numpy() for one in found])))
+            historical += sum(int(np.count_nonzero(one["flags"].to_numpy() & HISTORICAL_BIT)) for one in found)
+        conflicts = self._count(
+            flux.span(self._bucket, start, end)
+            + flux.where(_measurement=CONFLICT, group=stored(node.group), node=stored(node.node))
+        )
+        quarantined, void = self._books.missing(node, start, end)
+        return Completeness(
+            samples=counted,
+            records=records,
+            historical=historical,
+            conflicts=conflicts,
+            quarantined=quarantined,
+            void=void,
+        )
+
+    def counts(self, commits: int) -> tuple[int, int]:
+        """Return how many samples and conflicts there are: as of the last commit, or where counting takes long, of the
+        last hour."""
+        with self._counting:
+            known, now = self._counted, time.monotonic()
+            old = known is None or known.commits != commits
+            if known is None or (old and (known.took < QUICK_SECONDS or now - known.at > COUNT_EVERY_SECONDS)):
+                whole = flux.span(self._bucket, BEGINNING, END)
+                data = f'{whole} |> filter(fn: (r) => r["_measurement"] != {flux.text(CONFLICT)}'
+                values = self._count(f'{data} and r["_field"] !~ {_OF_A_VALUE})')
+                nulls = self._count(f'{data} and r["_field"] =~ /{FLAGS_FIELD}$/ and r["_value"] >= {NULL_BIT})')
+                conflicts = self._count(whole + flux.where(_measurement=CONFLICT))
+                took = time.monotonic() - now
+                known = _Counted(
+                    commits=commits, samples=values + nulls, conflicts=conflicts, took=took, at=time.monotonic()
+                )
+                self._counted = known
+            return known.samples, known.conflicts
+
+    def _heard(self, stream: DeviceKey, start: int, end: int) -> list[int]:
+        own = [place for one, place in self._all() if one.key == stream]
+        if not own:
+            return []
+        asked = self._asked(own[0], stream, start - STREAM_GAP_MS, end + STREAM_GAP_MS)
+        found = [flux.instants(one["_time"]) for one in self._tables(f'{asked} |> keep(columns: ["_time", "_field"])')]
+        return [int(one) for one in np.unique(np.concatenate(found))] if found else []
+
+    def _of_device(
+        self, key: DeviceKey, wanted: Mapping[str, Sequence[Place]], start: int, end: int
+    ) -> dict[str, pa.Table]:
+        points: dict[str, Callable[[str], Points | None]] = {}
+        for place in (one for places in wanted.values() for one in places):
+            if place.measurement not in points:
+                points[place.measurement] = _of_one(self._points(self._asked(place, key, start, end)))
+        return {
+            metric: latest([samples(one, points[one.measurement]) for one in places], MOST_IN_BUCKETS)
+            for metric, places in wanted.items()
+        }
+
+    def _all(self) -> Iterator[tuple[Series, Place]]:
+        # A series may have been made and not placed yet; nothing of it is stored then.
+        return zip(self._books.all_series(), list(self._places), strict=False)
+
+    def _places_of(self, numbers_of: Sequence[int]) -> Sequence[Place]:
+        return [self._places[number - 1] for number in numbers_of if number <= len(self._places)]
+
+    def _asked(self, place: Place, key: DeviceKey, start: int, end: int) -> str:
+        tags = {"group": stored(key.group), "node": stored(key.node)}
+        if key.device:
+            tags["device"] = stored(key.device)
+        return flux.span(self._bucket, start, end) + flux.where(_measurement=place.measurement, **tags)
+
+    def _points(self, asked: str) -> Mapping[tuple[str, ...], Points]:
+        return flux.by_field(self._tables(asked + _BARE))
+
+    def _count(self, asked: str) -> int:
+        tables = self._tables(f'{asked} |> count() |> keep(columns: ["_value"]) |> group() |> sum()')
+        return sum(sum(one["_value"].to_pylist()) for one in tables)
+
+    def _tables(self, question: str) -> Sequence[pa.Table]:
+        try:
+            return list(flux.tables(self._ask(question)))
+        except FluxRefused as exc:
+            raise StoreUnavailable(f"InfluxDB cannot answer a question: {exc}") from exc
+
+
+_BARE = ' |> drop(columns: ["_start", "_stop", "_measurement"])'
+
+
+def value(number: float | None, integer: int | None, text: str | None) -> Value:
+    """Return the one of three that is a value."""
+    if number is not None:
+        return number
+    return integer if integer is not None else text
+
+
+def _of_one(points: Mapping[tuple[str, ...], Points]) -> Callable[[str], Points | None]:
+    return lambda name: points.get((name,))
+
+
+def _of_device(points: Mapping[tuple[str, ...], Points], key: DeviceKey) -> Callable[[str], Points | None]:
+    return lambda name: points.get((stored(key.node), stored(key.device), name))
+
+
+def _buckets(found: pa.Table, *, start: int, end: int, count: int, hold_ms: int) -> Buckets:
+    values = numbers(found)
+    measuring = (found["flags"].to_numpy() & INSTRUMENT_BITS) == 0
+    good = (found["quality"].to_numpy() == int(Quality.GOOD)) & measuring & ~np.isnan(values)
+    return buckets(found["at"].to_numpy(), values, good, start=start, end=end, count=count, hold_ms=hold_ms)
+
+
+def _rows(pieces: Sequence[tuple[DeviceKey, str, pa.Table]]) -> Rows:
+    """Return samples with their series' names, each distinct text once."""
+    lengths = [one.num_rows for _, _, one in pieces]
+    columns = []
+    for field in ("group", "node", "device", "metric"):
+        texts = np.array([metric if field == "metric" else getattr(key, field) for key, metric, _ in pieces], object)
+        distinct, codes = np.unique(texts, return_inverse=True)
+        repeated = np.repeat(codes.astype(np.int32), lengths) if pieces else np.empty(0, np.int32)
+        columns.append(pa.DictionaryArray.from_arrays(pa.array(repeated, pa.int32()), pa.array(distinct, pa.string())))
+    whole = joined(one for _, _, one in pieces)
+    whole = whole if whole.num_rows else COLUMNS.empty_table()
+    values = [whole[name].combine_chunks() for name in COLUMNS.names]
+    return pa.table(columns + values, schema=ROWS)
