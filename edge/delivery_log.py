@@ -1,16 +1,14 @@
 """Records on their way to the hub, safe across a power cut: the store between measuring and sending.
 
-One SQLite file per UTC day holds records; `log.db` beside them holds what outlives days: the log's id, how often the
-agent started, aliases, bdSeq. Telemetry waits in memory for the next group commit (an SD card written at every reading
-is soon a dead SD card); an event is committed before it is sent, and takes everything pending with it.
+One file per UTC day holds records (day_file.py); `log.db` beside them holds what outlives days (log_register.py).
+Telemetry waits in memory for the next group commit (an SD card written at every reading is soon a dead SD card); an
+event is committed before it is sent, and takes everything pending with it.
 """
 
 import logging
-import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -18,92 +16,73 @@ from types import TracebackType
 from typing import Self
 
 from contract import sparkplug_pb2
-from contract.catalog import INSTRUMENT, QUALITY
+from contract.catalog import INSTRUMENT, QUALITY, TIME
 from contract.clock import Clock
-from contract.metrics import DataType, Instrument, Metric, Quality, Sample
+from contract.metrics import DataType, Instrument, Metric, Quality, Sample, Timing
 from contract.payload import read_properties, read_value
-from contract.positions import Lineage, Position, RangeSet, difference
-from edge.messages import Record, record_metrics
+from contract.positions import EMPTY, Lineage, Position, Positions, RangeSet, difference, union
+from edge.day_file import ChunkUnreadable, DayFile, Newest
+from edge.lanes import Missing
+from edge.log_register import LogRegister
+from edge.messages import record_metrics
+from edge.record_bytes import Record, RecordsUnreadable
+from edge.retention import KEEP_DAYS, Day, leaving
 
 log = logging.getLogger(__name__)
-
-KEEP_DAYS = 60
-"""Monitoring stations must keep 60 days (Circular 10/2021/TT-BTNMT on data loggers)."""
 
 MOST_PENDING = 50_000
 """Records kept in memory while the disk refuses them; the oldest go first."""
 
-_LOG_SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS aliases (
-    alias INTEGER PRIMARY KEY,
-    stream TEXT NOT NULL,
-    name TEXT NOT NULL,
-    datatype INTEGER NOT NULL,
-    UNIQUE (stream, name, datatype)
-) STRICT;
-"""
+BUDGET = 4_000_000_000
+"""Bytes of the log on disk, unless the configuration says otherwise."""
 
-# Epochs are UInt64 with 32 random low bits and the agent's starts above them; SQLite's integers end at 2^63, which the
-# count of starts reaches in no lifetime.
-_DAY_SCHEMA = """
-CREATE TABLE IF NOT EXISTS origin (log_id TEXT PRIMARY KEY) STRICT;
-CREATE TABLE IF NOT EXISTS records (
-    epoch INTEGER NOT NULL,
-    stream TEXT NOT NULL,
-    offset INTEGER NOT NULL,
-    at INTEGER NOT NULL,
-    event INTEGER NOT NULL,
-    metrics BLOB NOT NULL,
-    PRIMARY KEY (epoch, stream, offset)
-) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX IF NOT EXISTS instants ON records (stream, at);
-CREATE TABLE IF NOT EXISTS spans (
-    epoch INTEGER NOT NULL,
-    stream TEXT NOT NULL,
-    first INTEGER NOT NULL,
-    last INTEGER NOT NULL,
-    PRIMARY KEY (epoch, stream, first)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS newest (
-    alias INTEGER PRIMARY KEY,
-    epoch INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    metric BLOB NOT NULL
-) STRICT;
-"""
-
-Newest = tuple[int, int, bytes]
-"""Epoch, offset and encoded metric of the newest logged sample of an alias."""
+FOLD_AFTER = 180
+"""Group commits until a day is put in order: half an hour's."""
 
 
 class DeliveryLog:
-    """What this box measured and has not yet been told to forget. Open it with `with`; one process at a time."""
+    """What this box measured and has not yet been told to forget. Open it with `with`; one process at a time.
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    `append` never waits for the disk but where a clock was set back. `commit`, `read`, `expire` and leaving block; they
+    raise sqlite3.Error where the disk refuses. Who keeps accounts of what is held asks `take_changes`.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, *, budget: int = BUDGET) -> None:
         self._folder = folder
         self._clock = clock
+        self._budget = budget
         self._lock = threading.Lock()
+        self._disk = threading.RLock()
         self._pending: list[Record] = []
         self._pending_instants: set[tuple[str, int]] = set()
         self._offsets: dict[str, int] = {}
         self._held: dict[Lineage, RangeSet] = {}
+        self._unhanded: dict[Lineage, RangeSet] = {}
+        self._unhanded_moved = False
         self._newest: dict[int, Newest] = {}
-        self._aliases: dict[tuple[str, str, DataType], int] = {}
-        self._days: dict[str, sqlite3.Connection] = {}
-        self._refused = False
+        self._days: dict[str, DayFile] = {}
+        self._gained: dict[Lineage, RangeSet] = {}
+        self._gone: dict[Lineage, RangeSet] = {}
+        self._damaged: dict[Lineage, RangeSet] = {}
+        self._dropped = 0
+        self._size = 0
+        self.refused = False
+        """Whether the disk refused the last commit."""
+        self.set_aside = False
+        """Whether a file was set aside of which nobody knows how many uncommitted records it held."""
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._facts = self._open("log.db", _LOG_SCHEMA)
-        self.log_id = self._fact("log_id", secrets.token_hex(8))
-        starts = int(self._fact("starts", "0")) + 1
-        self.epoch = (starts << 32) | secrets.randbits(32)
-        self._remember(starts=starts, log_id=self.log_id)
-        for alias, stream, name, datatype in self._facts.execute("SELECT alias, stream, name, datatype FROM aliases"):
-            self._aliases[stream, name, DataType(datatype)] = alias
-        for day in self._files():
-            self._load(day)
+        self._register = LogRegister(self._folder / "log.db", self._clock)
+        self.log_id, self.epoch = self._register.log_id, self._register.epoch
+        self._unhanded = dict(self._register.unhanded)
+        for path in sorted(self._folder.glob("????-??-??.db")):
+            self._load(path)
+        self._register.adopt({lineage.epoch for lineage in self._held})
+        self._unhanded = {one: ranges & self._held[one] for one, ranges in self._unhanded.items() if one in self._held}
+        for day in self._days.values():
+            self._tidy(day, self._newest, over=True)
+        self._size = sum(day.size() for day in self._days.values())
         return self
 
     def __exit__(
@@ -111,57 +90,79 @@ class DeliveryLog:
     ) -> None:
         try:
             self.commit()
+            for day in self._days.values():
+                self._tidy(day, self._newest, over=True)
         except sqlite3.Error as exc:
             log.error("the delivery log in %s could not be written at the end: %s", self._folder, exc)
-        for connection in (*self._days.values(), self._facts):
-            connection.close()
+        self._register.close()
 
     @property
-    def held(self) -> Mapping[Lineage, RangeSet]:
-        """What is on disk, as positions."""
+    def held(self) -> Positions:
+        """What is on disk; replaced, never changed."""
         return self._held
+
+    @property
+    def lost(self) -> Positions:
+        """What had to go before the hub was known to have it."""
+        return self._register.lost
 
     @property
     def pending(self) -> int:
         """How many records wait for the next commit."""
         return len(self._pending)
 
-    def closed(self, most: int) -> dict[Lineage, RangeSet]:
-        """Return what is held of at most so many earlier epochs, oldest first."""
-        epochs = sorted({lineage.epoch for lineage in self._held if lineage.epoch != self.epoch})[:most]
-        chosen = [lineage for lineage in self._held if lineage.epoch in set(epochs)]
-        return {lineage: self._held[lineage] for lineage in sorted(chosen, key=lambda one: (one.epoch, one.stream))}
+    @property
+    def oldest_pending(self) -> int | None:
+        """The instant of the first record that waits for the next commit."""
+        return self._pending[0].at if self._pending else None
+
+    @property
+    def last_logged(self) -> int | None:
+        """The latest instant on disk, in ms."""
+        return max((day.reach for day in self._days.values()), default=None)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, as of the last commit."""
+        return self._size
+
+    def place(self, epoch: int) -> int | None:
+        """Return where an epoch stands in this log's own order, None if it is none of this log."""
+        return self._register.place(epoch)
+
+    def take_changes(self) -> tuple[Positions, Positions, Positions]:
+        """Return what came to be held, what was given up, and what turned out to be damaged, since last asked."""
+        with self._lock:
+            changes = self._gained, self._gone, self._damaged
+            self._gained, self._gone, self._damaged = {}, {}, {}
+        return changes
 
     def alias(self, stream: str, name: str, datatype: DataType) -> int:
-        """Return the alias of a metric, given once and on disk before it is used; never given to another metric.
-
-        Numbers start at a random multiple of 2^20: a hub that missed a birth then knows no such alias, instead of
-        storing under a wrong name.
-        """
-        known = self._aliases.get((stream, name, datatype))
-        if known is not None:
-            return known
-        with self._lock, self._facts:
-            number = max(self._aliases.values(), default=(secrets.randbits(20) << 20)) + 1
-            self._facts.execute("INSERT INTO aliases VALUES (?, ?, ?, ?)", (number, stream, name, int(datatype)))
-            self._aliases[stream, name, datatype] = number
-        return number
+        """Return the alias of a metric, given once and for all; never given to another metric by this log."""
+        return self._register.alias(stream, name, datatype)
 
     def known(self, stream: str) -> list[tuple[str, DataType]]:
         """Return every metric this stream ever had, by name and datatype."""
-        return [(name, datatype) for (whose, name, datatype) in self._aliases if whose == stream]
+        return self._register.known(stream)
 
     def next_bdseq(self) -> int:
         """Return a bdSeq, 0-255, for the next CONNECT, on disk already (topics-nbirth-bdseq-increment)."""
-        number = (int(self._fact("bdseq", "-1")) + 1) % 256
-        self._remember(bdseq=number)
-        return number
+        return self._register.next_bdseq()
 
-    def append(self, stream: str, at: int, samples: Sequence[Sample], known: Mapping[str, Metric]) -> Record:
+    def append(
+        self,
+        stream: str,
+        at: int,
+        samples: Sequence[Sample],
+        known: Mapping[str, Metric],
+        *,
+        handed: bool = False,
+    ) -> Record:
         """Give the samples of one read a position; they are in memory until the next commit.
 
         Records of one stream have distinct instants: on an exact collision the whole record moves by 1 ms, again until
         it is free. It is never compared with the last instant, since a clock set back would drag an hour along.
+        `handed`: a session lives, which is given the record at once.
         """
         while (stream, at) in self._pending_instants or self._taken(stream, at):
             at += 1
@@ -170,7 +171,7 @@ class DeliveryLog:
         metrics = record_metrics(stream, at, samples, known, self.alias)
         offset = self._offsets.get(stream, 0)
         self._offsets[stream] = offset + 1
-        record = Record(lineage=lineage, offset=offset, at=at, metrics=metrics, event=event)
+        record = Record(lineage=lineage, offset=offset, at=at, metrics=metrics, event=event, handed=handed)
         with self._lock:
             self._pending.append(record)
             self._pending_instants.add((stream, at))
@@ -179,50 +180,80 @@ class DeliveryLog:
         return record
 
     def commit(self) -> None:
-        """Write everything pending, fsynced; blocks. What a disk refuses stays pending, within bounds, and raises."""
-        with self._lock:
-            pending, self._pending = self._pending, []
-        days: dict[str, list[Record]] = {}
-        for record in pending:
-            days.setdefault(_day(record.at), []).append(record)
-        written: list[Record] = []
-        try:
-            for day, records in days.items():
-                self._write(day, records)
-                written += records
-        except sqlite3.Error as exc:
-            self._keep(pending[-MOST_PENDING:], set(map(id, written)), exc)
-            raise
-        finally:
+        """Write everything pending, fsynced. What a disk refuses stays pending, within bounds, and raises."""
+        with self._disk:
             with self._lock:
-                self._pending_instants -= {(one.lineage.stream, one.at) for one in written}
-        if self._refused and written:
-            self._refused = False
+                pending, self._pending = self._pending, []
+                newest = dict(self._newest)
+            days: dict[str, list[Record]] = {}
+            for record in pending:
+                days.setdefault(_day(record.at), []).append(record)
+            written: set[int] = set()
+            try:
+                if days:
+                    self._register.save()
+                for day, records in days.items():
+                    self._write(day, records)
+                    written |= set(map(id, records))
+                if self._unhanded_moved:
+                    self._register.keep_unhanded(self._unhanded)
+                    self._unhanded_moved = False
+                self._tidy_in_time(days, newest)
+            except sqlite3.Error as exc:
+                self._keep(pending, written, exc)
+                raise
+            finally:
+                with self._lock:
+                    self._pending_instants -= {(one.lineage.stream, one.at) for one in pending if id(one) in written}
+            self._size = sum(day.size() for day in self._days.values())
+        if self.refused and written:
+            self.refused = False
             log.warning("the delivery log in %s can be written again", self._folder)
 
     def read(self, lineage: Lineage, first: int, last: int, most_bytes: int) -> list[Record]:
-        """Return consecutive records from `first` on, at least one if any is held, up to `most_bytes`; blocks.
+        """Return consecutive records from `first` on, at least one if it is held, up to `most_bytes`.
 
-        The list ends early where instants go back or a record is missing, so that it can be sent as one message.
+        The list ends early where instants go back or a record is missing, so that it can be sent as one message. Where
+        `first` cannot be read any more the list is empty, and what is missing is not claimed to be held any longer.
         """
         found: list[Record] = []
-        for day in self._files():
-            with closing(sqlite3.connect(self._folder / day)) as connection:
-                rows = connection.execute(
-                    "SELECT offset, at, event, metrics FROM records"
-                    " WHERE epoch = ? AND stream = ? AND offset BETWEEN ? AND ? ORDER BY offset LIMIT 2000",
-                    (lineage.epoch, lineage.stream, first, last),
-                )
-                found += [
-                    Record(lineage=lineage, offset=offset, at=at, metrics=metrics, event=bool(event))
-                    for offset, at, event, metrics in rows
-                ]
-        found.sort(key=lambda record: record.offset)
-        return _sendable(found, most_bytes)
+        size = 0
+        while size < most_bytes and (not found or found[-1].offset < last):
+            part = self._read_from(lineage, found[-1].offset + 1 if found else first, last, most_bytes - size)
+            if not part:
+                break
+            found += part
+            size += sum(len(one.metrics) for one in part)
+        return _sendable([one for one in found if one.offset <= last], most_bytes)
+
+    def _read_from(self, lineage: Lineage, first: int, last: int, most_bytes: int) -> list[Record]:
+        end = last
+        for day in list(self._days.values()):
+            if not day.has(lineage, first):
+                continue
+            try:
+                found = day.read(lineage, first, most_bytes)
+            except ChunkUnreadable as exc:
+                log.error("%s: %s; records %d-%d of %s are gone", day.path, exc, first, exc.last, lineage)
+                end = min(last, exc.last)
+            except sqlite3.DatabaseError as exc:
+                if isinstance(exc, sqlite3.OperationalError):
+                    raise
+                self._set_aside(day, f"is damaged ({exc})", f"broken-{self._clock.now_ms()}")
+            else:
+                if found:
+                    return found
+        self._stop_claiming({lineage: RangeSet([(first, end)])})
+        return []
+
+    def oldest(self, firsts: Sequence[tuple[Lineage, int]]) -> int | None:
+        """Return the earliest instant of some records."""
+        found = (self.read(lineage, offset, offset, 1) for lineage, offset in firsts)
+        return min((records[0].at for records in found if records), default=None)
 
     def newest(self, stream: str, metric: Metric) -> tuple[Sample, Position] | None:
         """Return the newest logged sample of a metric and where it stands."""
-        alias = self._aliases.get((stream, metric.name, metric.datatype))
+        alias = self._register.known_alias(stream, metric.name, metric.datatype)
         logged = self._newest.get(alias) if alias is not None else None
         if logged is None:
             return None
@@ -235,147 +266,183 @@ class DeliveryLog:
             value=None if wire.is_null else read_value(wire, metric.datatype),
             quality=Quality(int(str(flags.get(QUALITY, int(Quality.GOOD))))),
             instrument=Instrument(int(str(flags.get(INSTRUMENT, 0)))),
+            time=Timing(int(str(flags.get(TIME, 0)))),
         )
         return sample, Position(self.log_id, epoch, stream, offset)
 
-    def forget(self, lineage: Lineage, first: int, last: int) -> None:
-        """Stop claiming records that are on no disk any more."""
-        with self._lock:
-            self._held = difference(self._held, {lineage: RangeSet([(first, last)])})
+    @property
+    def unhanded(self) -> Positions:
+        """What is on disk and was never given to any session."""
+        return {one: ranges & self._held[one] for one, ranges in self._unhanded.items() if one in self._held}
 
-    def expire(self, committed: Mapping[Lineage, RangeSet]) -> None:
-        """Unlink day files older than KEEP_DAYS of which everything is committed; blocks."""
-        today = self._clock.now_ms()
-        for day in self._files():
-            if day >= f"{_day(today - KEEP_DAYS * 86_400_000)}.db":
-                break
-            spans = self._spans(day)
-            if all(committed.get(lineage, RangeSet()).covers(ranges) for lineage, ranges in spans.items()):
-                self._unlink(day)
+    def hand_over(self, lineage: Lineage, first: int, last: int) -> None:
+        """Put on disk that a session is given these records now: after a power cut they are not given again."""
+        with self._disk:
+            newest = dict(self._newest)
+            for day in self._days.values():
+                if day.commits:
+                    day.fold(newest)
+            self._unhanded = difference(self._unhanded, {lineage: RangeSet([(first, last)])})
+            self._register.keep_unhanded(self._unhanded)
+
+    def all_handed(self) -> None:
+        """Note that a hub which tells what it has will be given everything."""
+        if self._unhanded:
+            self._unhanded, self._unhanded_moved = {}, True
+
+    def not_handed(self, positions: Positions) -> None:
+        """Note that a session ended before it was given these records."""
+        if positions:
+            self._unhanded, self._unhanded_moved = union(self._unhanded, positions), True
+
+    @property
+    def untold_lost(self) -> int:
+        """How many records had to go that no event has told of."""
+        return self._dropped + int(self._register.fact("lost_untold", "0"))
+
+    def dropped(self, records: int) -> None:
+        """Note that records are gone that the hub is not known to have."""
+        self._dropped += records
+
+    def told_lost(self, records: int) -> None:
+        """Note that an event which is on disk tells of so many of them."""
+        from_disk = min(records, int(self._register.fact("lost_untold", "0")))
+        if from_disk:
+            self._register.remember(lost_untold=int(self._register.fact("lost_untold", "0")) - from_disk)
+        self._dropped -= records - from_disk
+
+    def expire(self, missing: Missing, *, under: Collection[int], hub_known: bool) -> None:
+        """Unlink the days that must go, as retention.py decides; what is lost by that is on disk before.
+
+        `missing` tells what of some positions the hub is not known to have; `under` are the epochs under its floor.
+        """
+        with self._disk:
+            now = self._clock.now_ms()
+            absent = {day: _absent(file, missing) for day, file in self._days.items()}
+            days = [
+                Day(day=day, size=file.size(), uncommitted=sum(map(len, absent[day].values())))
+                for day, file in self._days.items()
+            ]
+            for one in leaving(
+                days,
+                today=_day(now),
+                keep_from=_day(now - KEEP_DAYS * 86_400_000),
+                budget=self._budget,
+                hub_known=hub_known,
+            ):
+                if one.uncommitted:
+                    log.error(
+                        "the log is over %d bytes: %s goes with %d records that the hub is not known to have",
+                        self._budget, one.day, one.uncommitted,
+                    )  # fmt: skip
+                    self._register.note_lost(absent[one.day], one.uncommitted)
+                file = self._days.pop(one.day)
                 with self._lock:
-                    self._held = difference(self._held, spans)
+                    self._held = difference(self._held, file.spans)
+                    self._gone = union(self._gone, file.spans)
+                    self._unhanded = difference(self._unhanded, file.spans)
+                file.unlink()
+            held = {lineage.epoch for lineage in self._held}
+            self._register.forget_lost(epoch for epoch in under if epoch not in held)
+            self._size = sum(day.size() for day in self._days.values())
 
-    def _unlink(self, day: str) -> None:
-        connection = self._days.pop(day, None)
-        if connection is not None:
-            connection.close()
-        for suffix in ("", "-wal", "-shm"):
-            (self._folder / f"{day}{suffix}").unlink(missing_ok=True)
-
-    def _files(self) -> list[str]:
-        return sorted(path.name for path in self._folder.glob("????-??-??.db"))
-
-    def _open(self, name: str, schema: str) -> sqlite3.Connection:
-        """Return a connection that fsyncs each commit; a file that is no database is set aside, never overwritten."""
-        path = self._folder / name
+    def _load(self, path: Path) -> None:
+        day = DayFile(path, self.log_id)
         try:
-            return _connect(path, schema)
+            origin, newest, hot = day.load()
+        except (sqlite3.DatabaseError, RecordsUnreadable) as exc:
+            if isinstance(exc, sqlite3.OperationalError):
+                raise
+            self._set_aside(day, f"is damaged ({exc})", f"broken-{self._clock.now_ms()}")
+            return
+        if origin is not None and origin != self.log_id:
+            self._set_aside(day, f"belongs to log {origin}, not to {self.log_id}", f"of-{origin}")
+            return
+        if not newest.keys() <= self._register.aliases:
+            # Its names are gone with the register that gave them, and numbers alone would be somebody else's.
+            self._set_aside(day, "is newer than log.db and names metrics by numbers unknown there", "unknown")
+            return
+        self._days[day.day] = day
+        self._held = union(self._held, day.spans)
+        for one in hot:
+            if not one.handed:
+                self._unhanded[one.lineage] = self._unhanded.get(one.lineage, EMPTY).add(one.offset, one.offset)
+            for metric in sparkplug_pb2.Payload.FromString(one.metrics).metrics:
+                self._take_newest(metric.alias, (one.lineage.epoch, one.offset, metric.SerializeToString()))
+        for alias, found in newest.items():
+            self._take_newest(alias, found)
+
+    def _take_newest(self, alias: int, found: Newest) -> None:
+        known = self._newest.get(alias)
+        if known is None or self._order(found) > self._order(known):
+            self._newest[alias] = found
+
+    def _order(self, found: Newest) -> tuple[int, int]:
+        return self.place(found[0]) or 0, found[1]
+
+    def _set_aside(self, day: DayFile, why: str, mark: str) -> None:
+        with self._disk:
+            aside = day.set_aside(mark)
+            self._days.pop(day.day, None)
+        log.error("%s %s; set aside as %s, its records are not delivered", day.path, why, aside.name)
+        self.set_aside = True
+        self._stop_claiming(day.spans)
+
+    def _stop_claiming(self, positions: Positions) -> None:
+        with self._lock:
+            claimed = {one: ranges & self._held[one] for one, ranges in positions.items() if one in self._held}
+            self._held = difference(self._held, claimed)
+            self._unhanded = difference(self._unhanded, claimed)
+            self._damaged = union(self._damaged, claimed)
+
+    def _taken(self, stream: str, at: int) -> bool:
+        day = self._days.get(_day(at))
+        try:
+            return day is not None and day.taken(stream, at)
+        except (sqlite3.Error, RecordsUnreadable):
+            return False  # what cannot be read cannot be delivered either
+
+    def _write(self, name: str, records: Sequence[Record]) -> None:
+        day = self._days.get(name) or DayFile(self._folder / f"{name}.db", self.log_id)
+        try:
+            day.write(records)
         except sqlite3.DatabaseError as exc:
             if isinstance(exc, sqlite3.OperationalError):
                 raise
-            aside = path.with_suffix(f".broken-{self._clock.now_ms()}")
-            log.error("%s is damaged (%s); set aside as %s, a new one begins", path, exc, aside.name)
-            path.rename(aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(name + suffix).unlink(missing_ok=True)
-            return _connect(path, schema)
-
-    def _load(self, day: str) -> None:
-        origin = self._connection(day).execute("SELECT log_id FROM origin").fetchone()
-        if origin is not None and origin[0] != self.log_id:
-            log.error("%s belongs to log %s, not to %s: set aside", self._folder / day, origin[0], self.log_id)
-            self._days.pop(day).close()
-            (self._folder / day).rename(self._folder / f"{day}.of-{origin[0]}")
-            return
-        for lineage, ranges in self._spans(day).items():
-            self._held[lineage] = self._held.get(lineage, RangeSet()) | ranges
-        for alias, epoch, offset, metric in self._days[day].execute("SELECT alias, epoch, offset, metric FROM newest"):
-            known = self._newest.get(alias)
-            if known is None or (epoch, offset) > known[:2]:
-                self._newest[alias] = (epoch, offset, metric)
-
-    def _spans(self, day: str) -> dict[Lineage, RangeSet]:
-        spans: dict[Lineage, list[tuple[int, int]]] = {}
-        for epoch, stream, first, last in self._connection(day).execute("SELECT epoch, stream, first, last FROM spans"):
-            spans.setdefault(Lineage(self.log_id, epoch, stream), []).append((first, last))
-        return {lineage: RangeSet(ranges) for lineage, ranges in spans.items()}
-
-    def _connection(self, day: str) -> sqlite3.Connection:
-        if day not in self._days:
-            self._days[day] = self._open(day, _DAY_SCHEMA)
-        return self._days[day]
-
-    def _taken(self, stream: str, at: int) -> bool:
-        day = f"{_day(at)}.db"
-        if day not in self._days:
-            return False
-        # A connection of its own: the writer's would make the event loop wait for an fsync.
-        with closing(sqlite3.connect(self._folder / day)) as reader:
-            row = reader.execute("SELECT 1 FROM records WHERE stream = ? AND at = ?", (stream, at)).fetchone()
-        return row is not None
-
-    def _write(self, day: str, records: Sequence[Record]) -> None:
-        connection = self._connection(f"{day}.db")
-        spans = _spans_of(records)
-        newest: dict[int, Newest] = {}
-        for record in records:
-            for metric in sparkplug_pb2.Payload.FromString(record.metrics).metrics:
-                newest[metric.alias] = (record.lineage.epoch, record.offset, metric.SerializeToString())
-        with self._lock, connection:
-            connection.execute("INSERT OR IGNORE INTO origin VALUES (?)", (self.log_id,))
-            connection.executemany(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
-                [(r.lineage.epoch, r.lineage.stream, r.offset, r.at, int(r.event), r.metrics) for r in records],
-            )
-            for lineage, first, last in spans:
-                grown = connection.execute(
-                    "UPDATE spans SET last = ? WHERE epoch = ? AND stream = ? AND last = ?",
-                    (last, lineage.epoch, lineage.stream, first - 1),
-                )
-                if grown.rowcount == 0:
-                    connection.execute(
-                        "INSERT INTO spans VALUES (?, ?, ?, ?)", (lineage.epoch, lineage.stream, first, last)
-                    )
-            connection.executemany(
-                "INSERT INTO newest VALUES (?, ?, ?, ?) ON CONFLICT (alias) DO UPDATE"
-                " SET epoch = excluded.epoch, offset = excluded.offset, metric = excluded.metric",
-                [(alias, *values) for alias, values in newest.items()],
-            )
+            self._set_aside(day, f"is damaged ({exc})", f"broken-{self._clock.now_ms()}")
+            day = DayFile(self._folder / f"{name}.db", self.log_id)
+            day.write(records)
+        self._days = {**self._days, name: day}
+        gained = _positions(records)
         with self._lock:
-            held = dict(self._held)  # replaced, not changed: the event loop may be walking it
-            for lineage, first, last in spans:
-                held[lineage] = held.get(lineage, RangeSet()).add(first, last)
-            self._held = held
+            self._held = union(self._held, gained)
+            self._gained = union(self._gained, gained)
+            self._unhanded = union(self._unhanded, _positions([one for one in records if not one.handed]))
 
-    def _keep(self, pending: Sequence[Record], written: set[int], exc: sqlite3.Error) -> None:
+    def _tidy_in_time(self, written: Collection[str], newest: Mapping[int, Newest]) -> None:
+        """Fold what has many commits; what is written no more is folded and sealed."""
+        today = _day(self._clock.now_ms())
+        for name, day in self._days.items():
+            over = name not in written and name != today
+            if day.is_open and (over or day.commits >= FOLD_AFTER):
+                self._tidy(day, newest, over=over)
+
+    def _tidy(self, day: DayFile, newest: Mapping[int, Newest], *, over: bool) -> None:
+        if day.commits:
+            self._register.keep_unhanded(self._unhanded)
+            day.fold(newest)
+        if over:
+            day.seal()
+
+    def _keep(self, pending: Sequence[Record], written: Collection[int], exc: sqlite3.Error) -> None:
         with self._lock:
-            self._pending = [record for record in pending if id(record) not in written] + self._pending
-        if not self._refused:
-            self._refused = True
+            waiting = [record for record in pending if id(record) not in written] + self._pending
+            dropped, self._pending = waiting[:-MOST_PENDING], waiting[-MOST_PENDING:]
+            self._pending_instants -= {(one.lineage.stream, one.at) for one in dropped}
+            self._dropped += len(dropped)
+        if not self.refused:
+            self.refused = True
             log.error("the delivery log in %s cannot be written: %s; records wait in memory", self._folder, exc)
-
-    def _fact(self, name: str, default: str) -> str:
-        row = self._facts.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return default if row is None else str(row[0])
-
-    def _remember(self, **facts: object) -> None:
-        with self._lock, self._facts:
-            self._facts.executemany(
-                "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                [(name, str(value)) for name, value in facts.items()],
-            )
-
-
-def _connect(path: Path, schema: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False, timeout=5)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(schema)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
 
 
 def _day(at: int) -> str:
@@ -386,11 +453,16 @@ def _day(at: int) -> str:
         return "9999-12-31"
 
 
-def _spans_of(records: Iterable[Record]) -> list[tuple[Lineage, int, int]]:
-    offsets: dict[Lineage, list[tuple[int, int]]] = {}
-    for record in records:
-        offsets.setdefault(record.lineage, []).append((record.offset, record.offset))
-    return [(lineage, first, last) for lineage, found in offsets.items() for first, last in RangeSet(found)]
+def _positions(records: Iterable[Record]) -> dict[Lineage, RangeSet]:
+    found: dict[Lineage, RangeSet] = {}
+    for one in records:
+        found[one.lineage] = found.get(one.lineage, EMPTY).add(one.offset, one.offset)
+    return found
+
+
+def _absent(file: DayFile, missing: Missing) -> Positions:
+    found = ((lineage, missing(lineage, ranges)) for lineage, ranges in file.spans.items())
+    return {lineage: ranges for lineage, ranges in found if ranges}
 
 
 def _sendable(records: Sequence[Record], most_bytes: int) -> list[Record]:

@@ -5,10 +5,13 @@ covered by the hub's answers. What is held, not committed and not in flight is *
 oldest first, as far as the window allows. A flight that stays uncovered beyond our patience is owed again.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from contract.positions import EMPTY, Lineage, RangeSet, difference
+from contract.positions import Lineage, RangeSet
+
+Missing = Callable[[Lineage, RangeSet], RangeSet]
+"""From some positions to those of them that the hub is not known to have."""
 
 FIRST_PATIENCE = 30.0
 MOST_PATIENCE = 600.0
@@ -29,13 +32,9 @@ class Flight:
     sent: float
 
 
-def aloft(flights: Iterable[Flight], committed: Mapping[Lineage, RangeSet]) -> tuple[Flight, ...]:
-    """Return the flights that the hub's answers do not wholly cover yet."""
-    return tuple(
-        flight
-        for flight in flights
-        if not committed.get(flight.lineage, EMPTY).covers(RangeSet([(flight.first, flight.last)]))
-    )
+def aloft(flights: Iterable[Flight], missing: Missing) -> tuple[Flight, ...]:
+    """Return the flights of which the hub is not yet known to have everything."""
+    return tuple(one for one in flights if missing(one.lineage, RangeSet([(one.first, one.last)])))
 
 
 def patient(flights: Iterable[Flight], now: float, patience: float) -> tuple[Flight, ...]:
@@ -48,16 +47,21 @@ def under_way(flights: Iterable[Flight]) -> int:
     return sum(flight.size for flight in flights)
 
 
-def owed(
-    uncovered: Mapping[Lineage, RangeSet], flights: Iterable[Flight], queued: Mapping[Lineage, RangeSet]
-) -> list[tuple[Lineage, RangeSet]]:
-    """Return what must still be sent as history, oldest epoch first; what waits in the live lane is not owed."""
-    flying: dict[Lineage, list[tuple[int, int]]] = {}
+def flying(flights: Iterable[Flight]) -> dict[Lineage, RangeSet]:
+    """Return what is in the air, as positions."""
+    ranges: dict[Lineage, list[tuple[int, int]]] = {}
     for flight in flights:
-        flying.setdefault(flight.lineage, []).append((flight.first, flight.last))
-    missing = difference(uncovered, {lineage: RangeSet(ranges) for lineage, ranges in flying.items()})
-    missing = difference(missing, queued)
-    return sorted(missing.items(), key=lambda one: (one[0].epoch, one[0].stream))
+        ranges.setdefault(flight.lineage, []).append((flight.first, flight.last))
+    return {lineage: RangeSet(found) for lineage, found in ranges.items()}
+
+
+def room(window: int, in_the_air: int) -> int:
+    """Return how many bytes of history may be sent now, 0 for none.
+
+    It is not worth a message until the window leaves half of one: history in crumbs would cost more than it carries.
+    """
+    left = window - in_the_air
+    return min(left, MESSAGE_BYTES) if left > 0 and left >= min(window, MESSAGE_BYTES) // 2 else 0
 
 
 def longer(patience: float) -> float:

@@ -10,25 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contract import sparkplug_pb2
-from contract.catalog import BDSEQ, HELLO, INSTRUMENT, KIND, QUALITY, REBIRTH, UNIT, UPTIME, Kind
-from contract.delivery import EPOCH, FIRST, LAST, POSITION_METRICS, Held, held_metrics
-from contract.metrics import DataType, Instrument, Metric, Quality, Sample, Value
+from contract.catalog import BDSEQ, HELLO, INSTRUMENT, KIND, QUALITY, REBIRTH, TIME, UNIT, UPTIME, Kind
+from contract.delivery import DEPTH_METRICS, EPOCH, FIRST, LAST, POSITION_METRICS, Held, held_metrics
+from contract.metrics import DataType, Instrument, Metric, Quality, Sample, Timing, Value
 from contract.payload import Payload, WireMetric, encode
-from contract.positions import NODE_STREAM, Lineage
+from contract.positions import NODE_STREAM
+from edge.record_bytes import Record
 
 Aliases = Callable[[str, str, DataType], int]
 """From stream, metric name and datatype to the alias that the log gave, once and for all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One read of one device at one instant, as it is logged and sent: `metrics` is an encoded payload, by alias."""
-
-    lineage: Lineage
-    offset: int
-    at: int
-    metrics: bytes
-    event: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +27,15 @@ class Born:
 
     metric: Metric
     newest: Sample | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How deep a log is: records not known to be committed, the instant (ms) of the oldest of them, bytes on disk."""
+
+    records: int
+    oldest: int | None
+    size: int
 
 
 def record_metrics(
@@ -54,7 +53,7 @@ def record_metrics(
                 at=at,
                 datatype=metric.datatype,
                 value=sample.value,
-                properties=_flags(sample.quality, sample.instrument),
+                properties=_flags(sample.quality, sample.instrument, sample.time),
             )
         )
     return encode(Payload(metrics=tuple(metrics)))
@@ -78,21 +77,26 @@ def data(
 
 
 def node_birth(
-    born: Sequence[Born], *, held: Held, bdseq: int, hello: str, uptime: int, alias: Aliases, seq: int, now: int
+    born: Sequence[Born],
+    *,
+    held: Held,
+    bdseq: int,
+    hello: str,
+    signs: Sequence[WireMetric],
+    alias: Aliases,
+    seq: int,
+    now: int,
 ) -> bytes:
-    """Return NBIRTH: every metric the node will ever report, what its log holds, and how to ask for a rebirth."""
+    """Return NBIRTH: every metric the node will ever report, what its log holds, and how to ask for a rebirth.
+
+    `signs` are the signs of life, named.
+    """
     control = (
         WireMetric(name=BDSEQ, at=now, datatype=DataType.INT64, value=bdseq),
         WireMetric(name=REBIRTH, at=now, datatype=DataType.BOOLEAN, value=False),
         WireMetric(name=KIND, at=now, datatype=DataType.STRING, value=Kind.EDGE_NODE.value),
         WireMetric(name=HELLO, at=now, datatype=DataType.STRING, value=hello or None),
-        WireMetric(
-            name=UPTIME,
-            alias=alias(NODE_STREAM, UPTIME, DataType.INT64),
-            at=now,
-            datatype=DataType.INT64,
-            value=uptime,
-        ),
+        *signs,
     )
     metrics = (*control, *held_metrics(held, now), *_positions(NODE_STREAM, held.epoch, alias, now))
     return encode(Payload(at=now, seq=seq, metrics=(*metrics, *_born(NODE_STREAM, born, alias, now))))
@@ -118,6 +122,21 @@ def device_death(seq: int, now: int) -> bytes:
     return encode(Payload(at=now, seq=seq))
 
 
+def signs_of_life(uptime: int, depth: Depth, *, alias: Aliases, now: int, named: bool) -> tuple[WireMetric, ...]:
+    """Return how long the agent runs and how deep its log is: said every 30 s, never logged; by name in births only."""
+    values = dict(zip((UPTIME, *DEPTH_METRICS), (uptime, depth.records, depth.oldest, depth.size), strict=True))
+    return tuple(
+        WireMetric(
+            name=name if named else None,
+            alias=alias(NODE_STREAM, name, DataType.INT64),
+            at=now,
+            datatype=DataType.INT64,
+            value=value,
+        )
+        for name, value in values.items()
+    )
+
+
 def transient(metrics: Iterable[WireMetric], *, seq: int, now: int) -> bytes:
     """Return NDATA of what is said once and never logged."""
     return encode(Payload(at=now, seq=seq, metrics=tuple(metrics)))
@@ -137,11 +156,11 @@ def _born(stream: str, born: Sequence[Born], alias: Aliases, now: int) -> tuple[
     )
 
 
-def _believable(one: Born, now: int) -> tuple[Quality, Instrument]:
+def _believable(one: Born, now: int) -> tuple[Quality, Instrument, Timing]:
     if one.newest is None:
-        return Quality.STALE, Instrument.MEASURING
+        return Quality.STALE, Instrument.MEASURING, Timing.SYNCHRONISED
     stale = now - one.newest.at > one.metric.max_report_seconds * 1000 and not one.metric.event
-    return (Quality.STALE if stale else one.newest.quality), one.newest.instrument
+    return (Quality.STALE if stale else one.newest.quality), one.newest.instrument, one.newest.time
 
 
 def _positions(stream: str, epoch: int, alias: Aliases, now: int) -> tuple[WireMetric, ...]:
@@ -162,10 +181,12 @@ def _unit(metric: Metric) -> dict[str, Value]:
     return {UNIT: metric.unit} if metric.unit else {}
 
 
-def _flags(quality: Quality, instrument: Instrument) -> dict[str, Value]:
+def _flags(quality: Quality, instrument: Instrument, time: Timing) -> dict[str, Value]:
     flags: dict[str, Value] = {}
     if quality is not Quality.GOOD:
         flags[QUALITY] = int(quality)
     if instrument is not Instrument.MEASURING:
         flags[INSTRUMENT] = int(instrument)
+    if time is not Timing.SYNCHRONISED:
+        flags[TIME] = int(time)
     return flags

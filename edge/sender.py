@@ -1,19 +1,16 @@
 """One session's messages in their order: births first, then data; one sequence number over all of them.
 
 Made anew for each connection and used by one task, so that the numbers need no lock. What to send comes from
-delivery.py, how it reads from messages.py.
+delivery.py, how it reads from messages.py. Nothing here waits but for the broker.
 """
 
-import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contract import sparkplug_pb2
-from contract.catalog import NEVER_LOGGED, NEVER_LOGGED_PREFIXES, UPTIME, Kind
+from contract.catalog import NEVER_LOGGED, NEVER_LOGGED_PREFIXES, Kind
 from contract.clock import Clock
-from contract.delivery import MOST_HELD, Held
-from contract.metrics import DataType, Metric
+from contract.metrics import Metric
 from contract.payload import WireMetric
 from contract.positions import NODE_STREAM
 from contract.topics import MessageType, Topic
@@ -21,15 +18,17 @@ from edge import messages
 from edge.broker import Connection
 from edge.delivery import Delivery
 from edge.delivery_log import DeliveryLog
-from edge.messages import Born, Record
-
-log = logging.getLogger(__name__)
+from edge.messages import Born
+from edge.record_bytes import Record
 
 UPTIME_EVERY = 30.0
 """The hub calls a node offline after 90 s of silence: three of these."""
 
 NO_LEDGER_AFTER = 90.0
-"""A host that sent no ledger so long after a birth is a stranger that will never send one."""
+"""A host that sent no ledger so long after a session's first birth is a stranger that will never send one."""
+
+DRIP_EVERY = 60.0
+"""Seconds between two messages of what a stranger missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +75,9 @@ class Sender:
         self._clock = clock
         self._seq = 0
         self._newest_sent: dict[int, tuple[int, int]] = {}
-        self._born_at = 0.0
-        self._uptime_due = 0.0
+        self._first_birth: float | None = None
+        self._signs_due = 0.0
+        self._drip_due = 0.0
         self.born: dict[str, frozenset[int]] = {}
         """Streams born in this session, and the aliases their births declared."""
 
@@ -88,30 +88,35 @@ class Sender:
 
     async def bear(self) -> None:
         """Publish NBIRTH, then a DBIRTH for every configured device and every one with uncovered records."""
-        now = self._clock.now_ms()
+        await self._bear(frozenset())
+
+    async def _bear(self, also: frozenset[str]) -> None:
+        """As `bear`; of the streams in `also` the births tell everything they ever reported, covered or not."""
         self._seq, self.born, self._newest_sent = 0, {}, {}
-        self._born_at = self._clock.monotonic()
         self._delivery.reckon()
-        metrics = self._birth_metrics(NODE_STREAM)
-        held = Held(log=self._log.log_id, epoch=self._log.epoch, positions=self._log.closed(MOST_HELD))
+        uncovered = self._delivery.uncovered | also
+        metrics = self._birth_metrics(NODE_STREAM, everything=NODE_STREAM in uncovered)
+        now = self._clock.now_ms()
         payload = messages.node_birth(
             self._newest(NODE_STREAM, metrics),
-            held=held,
+            held=self._delivery.list_held(),
             bdseq=self._bdseq,
             hello=self._hello(),
-            uptime=self._uptime(),
+            signs=self._signs_of_life(now, named=True),
             alias=self._log.alias,
             seq=self._next_seq(),
             now=now,
         )
         await self._connection.publish(self._topic(MessageType.NBIRTH), payload)
         self.born[NODE_STREAM] = self._alias_set(NODE_STREAM, metrics)
-        self._uptime_due = self._born_at + UPTIME_EVERY
-        for device in (*self._devices, *sorted(self._delivery.uncovered - self._devices.keys() - {NODE_STREAM})):
-            await self._bear_device(device)
+        born_at = self._clock.monotonic()
+        self._first_birth = born_at if self._first_birth is None else self._first_birth
+        self._signs_due = born_at + UPTIME_EVERY
+        for device in (*self._devices, *sorted(uncovered - self._devices.keys() - {NODE_STREAM})):
+            await self._bear_device(device, everything=device in uncovered)
 
-    async def _bear_device(self, device: str) -> None:
-        metrics = self._birth_metrics(device)
+    async def _bear_device(self, device: str, *, everything: bool) -> None:
+        metrics = self._birth_metrics(device, everything=everything)
         payload = messages.device_birth(
             device,
             self._devices[device].kind if device in self._devices else None,
@@ -124,10 +129,10 @@ class Sender:
         await self._connection.publish(self._topic(MessageType.DBIRTH, device), payload)
         self.born[device] = self._alias_set(device, metrics)
 
-    def _birth_metrics(self, stream: str) -> list[Metric]:
-        """Return what is configured and, while records are uncovered, what the stream ever reported besides."""
+    def _birth_metrics(self, stream: str, *, everything: bool) -> list[Metric]:
+        """Return what is configured and, where records are uncovered, what the stream ever reported besides."""
         declared = list(self._known.get(stream, {}).values())
-        if stream in self._delivery.uncovered:
+        if everything:
             names = {(one.name, one.datatype) for one in declared}
             declared += [
                 Metric(name=name, datatype=datatype)
@@ -144,48 +149,51 @@ class Sender:
             if newest is not None:
                 position = newest[1]
                 alias = self._log.alias(stream, metric.name, metric.datatype)
-                self._newest_sent[alias] = (position.epoch, position.offset)
+                self._newest_sent[alias] = (self._log.place(position.epoch) or 0, position.offset)
             born.append(Born(metric=metric, newest=newest[0] if newest else None))
         return born
 
     def _alias_set(self, stream: str, metrics: Iterable[Metric]) -> frozenset[int]:
         return frozenset(self._log.alias(stream, one.name, one.datatype) for one in metrics)
 
-    async def send_live(self) -> None:
-        """Send what waits in the live lanes, events first."""
-        events, telemetry = self._delivery.events, self._delivery.telemetry
-        while events or telemetry:
-            lane = events or telemetry
-            await self._send_records([lane[0]])
-            lane.popleft()
+    def stranger(self, *, ledger_came: bool) -> bool:
+        """Return whether the host has had its time to tell what it has, and did not."""
+        since = self._first_birth
+        return not ledger_came and since is not None and self._clock.monotonic() - since >= NO_LEDGER_AFTER
 
-    async def send_history(self) -> bool:
-        """Send one message of what is owed, as far as the window allows; return whether there is more to try."""
-        owed = self._delivery.next_owed()
-        if owed is None:
+    async def send_live(self) -> bool:
+        """Send the first record that waits in the live lanes, events first; return whether there was one."""
+        lane = self._delivery.events or self._delivery.telemetry
+        if not lane:
             return False
-        lineage, first, last, most_bytes = owed
-        records = await asyncio.to_thread(self._log.read, lineage, first, last, most_bytes)
-        if not records or records[0].offset != first:
-            gone = records[0].offset - 1 if records else last
-            log.error(
-                "%s: records %d-%d of epoch %d are not in the log any more", lineage.stream, first, gone, lineage.epoch
-            )
-            self._log.forget(lineage, first, gone)
-            return True
-        await self._send_records(records)
+        await self._send_records([lane[0]])
+        lane.popleft()
         return True
 
-    async def _send_records(self, records: Sequence[Record]) -> None:
+    async def send_history(self, records: Sequence[Record]) -> None:
+        """Send consecutive records that are owed, in one message."""
+        await self._send_records(records)
+
+    def drips(self, *, ledger_came: bool) -> bool:
+        """Return whether a stranger may be given the next message of what it missed."""
+        return self.stranger(ledger_came=ledger_came) and self._clock.monotonic() >= self._drip_due
+
+    async def drip(self, records: Sequence[Record]) -> None:
+        """Give a stranger consecutive records that no session was given, as history."""
+        self._drip_due = self._clock.monotonic() + DRIP_EVERY
+        await self._send_records(records, old=True)
+
+    async def _send_records(self, records: Sequence[Record], *, old: bool = False) -> None:
         lineage = records[0].lineage
         await self._ensure_born(records)
+        place = self._log.place(lineage.epoch) or 0
 
         def historical(record: Record, alias: int) -> bool:
-            here = (record.lineage.epoch, record.offset)
+            here = (place, record.offset)
             if self._newest_sent.get(alias, here) > here:
                 return True
             self._newest_sent[alias] = here
-            return False
+            return old
 
         payload = messages.data(
             records,
@@ -207,44 +215,49 @@ class Sender:
         if aliases <= self.born.get(stream, frozenset()):
             return
         # Its records were covered when it was last born; the birth now tells all it ever reported.
-        self._delivery.uncovered |= {stream}
         if stream == NODE_STREAM:
-            await self.bear()
+            await self._bear(frozenset({NODE_STREAM}))
         else:
-            await self._bear_device(stream)
+            await self._bear_device(stream, everything=True)
 
     async def settle_devices(self, reachable: Mapping[str, bool], *, ledger_came: bool) -> None:
         """Let unreachable and retired devices die once nothing of theirs is owed; birth those that are back."""
-        stranger = not ledger_came and self._clock.monotonic() - self._born_at >= NO_LEDGER_AFTER
-        settled = ledger_came or stranger
-        for device in set(self._devices) | (self.born.keys() - {NODE_STREAM}):
+        stranger = self.stranger(ledger_came=ledger_came)
+        for device in [*self._devices, *(self.born.keys() - self._devices.keys() - {NODE_STREAM})]:
             alive = device in self._devices and reachable.get(device, True)
             if alive and device not in self.born:
-                await self._bear_device(device)
-            elif not alive and device in self.born and settled and (stranger or device not in self._delivery.uncovered):
-                payload = messages.device_death(self._next_seq(), self._clock.now_ms())
-                await self._connection.publish(self._topic(MessageType.DDEATH, device), payload)
-                del self.born[device]
+                await self._bear_device(device, everything=self._delivery.is_uncovered(device))
+            elif not alive and device in self.born:
+                settled = stranger or (ledger_came and not self._delivery.is_uncovered(device))
+                if settled:
+                    await self._bury_device(device)
+
+    async def _bury_device(self, device: str) -> None:
+        payload = messages.device_death(self._next_seq(), self._clock.now_ms())
+        await self._connection.publish(self._topic(MessageType.DDEATH, device), payload)
+        del self.born[device]
 
     async def say(self, transients: Iterable[WireMetric]) -> None:
-        """Send what is said once and never logged, and the sign of life when it is due."""
-        said, now = list(transients), self._clock.monotonic()
-        if now >= self._uptime_due:
-            self._uptime_due = now + UPTIME_EVERY
-            alias = self._log.alias(NODE_STREAM, UPTIME, DataType.INT64)
-            at = self._clock.now_ms()
-            said.append(WireMetric(alias=alias, at=at, datatype=DataType.INT64, value=self._uptime()))
+        """Send what is said once and never logged."""
+        said = list(transients)
         if said:
             payload = messages.transient(said, seq=self._next_seq(), now=self._clock.now_ms())
             await self._connection.publish(self._topic(MessageType.NDATA), payload)
+
+    async def give_signs_of_life(self) -> None:
+        """Send the signs of life when they are due."""
+        if self._clock.monotonic() >= self._signs_due:
+            self._signs_due = self._clock.monotonic() + UPTIME_EVERY
+            await self.say(self._signs_of_life(self._clock.now_ms(), named=False))
+
+    def _signs_of_life(self, now: int, *, named: bool) -> tuple[WireMetric, ...]:
+        uptime = int(self._clock.monotonic() - self._identity.started)
+        return messages.signs_of_life(uptime, self._delivery.depth(), alias=self._log.alias, now=now, named=named)
 
     def _next_seq(self) -> int:
         seq = self._seq
         self._seq = (seq + 1) % 256
         return seq
-
-    def _uptime(self) -> int:
-        return int(self._clock.monotonic() - self._identity.started)
 
     def _topic(self, kind: MessageType, device: str | None = None) -> str:
         return str(Topic(self._identity.group, kind, self._identity.node, device))

@@ -9,15 +9,15 @@ import logging
 import random
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from contract.catalog import ONLINE, PRESENCE, node_metrics
+from contract.catalog import LOG_LOST, ONLINE, PRESENCE, node_metrics
 from contract.clock import Clock
 from contract.delivery import Committed, Ledger
-from contract.metrics import Sample
+from contract.metrics import Quality, Sample
 from contract.payload import WireMetric
-from contract.positions import NODE_STREAM
+from contract.positions import NODE_STREAM, Lineage
 from contract.topics import MessageType, Topic, commands_for_devices, commands_for_node, state
 from edge import messages
 from edge.broker import BrokerLost, Connection, Message, Server, connect
@@ -46,6 +46,10 @@ from edge.session import (
 log = logging.getLogger(__name__)
 
 REFUSALS_EVERY = 60.0
+EXPIRE_EVERY = 60.0
+
+ANSWER_WITHIN = 600.0
+"""Seconds that a hub has after a start to tell what it has, before uncommitted days may go for lack of room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,8 @@ class Uplink:
         self._transients: deque[WireMetric] = deque(maxlen=100)
         self._refused_at: float | None = None
         self._said_lost = False
+        self._said_refused = False
+        self._first_uncovered: Sequence[tuple[Lineage, int]] = ()
         self.counts = Counts()
 
     @property
@@ -139,7 +145,7 @@ class Uplink:
         """
         if not samples:
             return
-        record = self._log.append(stream, samples[0].at, samples, self._known[stream])
+        record = self._log.append(stream, samples[0].at, samples, self._known[stream], handed=self.born)
         self.counts.reported += len(samples)
         if stream == NODE_STREAM:
             for sample in samples:
@@ -147,8 +153,10 @@ class Uplink:
                     self._reachable[sample.metric.removeprefix(PRESENCE)] = sample.value == ONLINE
         if record.event:
             await self._commit()
-        if self.born:
+        if record.handed:
             self._delivery.queue(record)
+            if not self.born:  # the session ended while the disk was busy
+                self._delivery.clear_lanes()
             self._wake.set()
 
     async def say(self, metrics: Sequence[WireMetric]) -> None:
@@ -190,12 +198,16 @@ class Uplink:
         return self.uncommitted() == 0
 
     async def _commit_in_time(self) -> None:
+        expire_due = self._clock.monotonic() + EXPIRE_EVERY
         while True:
             await self._clock.sleep(self._settings.commit_interval)
             await self._commit()
-            if self._session.first_ledger is not None:
-                async with self._committing:
-                    await asyncio.to_thread(self._log.expire, dict(self._delivery.committed))
+            await self._look_at_oldest()
+            if self._clock.monotonic() >= expire_due:
+                expire_due = self._clock.monotonic() + EXPIRE_EVERY
+                await self._expire()
+            await self._tell_lost()
+            self._list_again_if_needed()
 
     async def _commit(self) -> None:
         async with self._committing:
@@ -203,6 +215,49 @@ class Uplink:
             with contextlib.suppress(sqlite3.Error):
                 await asyncio.to_thread(self._log.commit)
         self._delivery.reckon()
+
+    async def _expire(self) -> None:
+        known = self._delivery.hub_known or self._clock.monotonic() - self._identity.started >= ANSWER_WITHIN
+        async with self._committing:
+            with self._disk_may_refuse():
+                await asyncio.to_thread(
+                    self._log.expire, self._delivery.missing, under=self._delivery.under_floor(), hub_known=known
+                )
+        self._delivery.reckon()
+
+    async def _look_at_oldest(self) -> None:
+        first = self._delivery.first_uncovered()
+        if first != self._first_uncovered:
+            with self._disk_may_refuse():
+                self._delivery.oldest = await asyncio.to_thread(self._log.oldest, first)
+                self._first_uncovered = first
+
+    async def _tell_lost(self) -> None:
+        """Record an event for what had to go, once the disk takes it."""
+        if self._log.refused:
+            return
+        if self._log.set_aside:
+            self._log.set_aside = False
+            await self._record_lost(None)
+        if lost := self._log.untold_lost:
+            await self._record_lost(lost)
+            self._log.told_lost(lost)
+
+    async def _record_lost(self, records: int | None) -> None:
+        quality = Quality.GOOD if records is not None else Quality.BAD
+        sample = Sample(metric=LOG_LOST, at=self._clock.now_ms(), value=records, quality=quality)
+        await self.record(NODE_STREAM, [sample])
+
+    @contextlib.contextmanager
+    def _disk_may_refuse(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            if not self._said_refused:
+                log.error("the delivery log: %s; trying again", exc)
+            self._said_refused = True
+        else:
+            self._said_refused = False
 
     async def _tick(self) -> None:
         while True:
@@ -323,7 +378,12 @@ class Uplink:
             self._refuse(f"the hub acknowledged {doubt}")
         if isinstance(what, Ledger):
             self._dispatch(LedgerCame(self._clock.monotonic()))
+        self._list_again_if_needed()
         self._wake.set()
+
+    def _list_again_if_needed(self) -> None:
+        if self.born and self._delivery.must_list_again():
+            self._dispatch(RebirthAsked(self._clock.monotonic()))
 
     async def _send(self, sender: Sender) -> None:
         """Send whatever is to be sent, the most urgent first; sleep until there is more."""
@@ -334,16 +394,45 @@ class Uplink:
                 self._birth_wanted = False
                 await sender.bear()
             if self.born and sender.born:
-                ledger_came = self._session.first_ledger is not None
-                await sender.send_live()
-                await sender.settle_devices(self._reachable, ledger_came=ledger_came)
                 said = list(self._transients)
                 self._transients.clear()
                 await sender.say(said)
+                await sender.give_signs_of_life()
+                if await sender.send_live():
+                    continue
+                ledger_came = self._session.first_ledger is not None
+                await sender.settle_devices(self._reachable, ledger_came=ledger_came)
                 # Nothing is sent as history before the hub has told what it has.
-                if ledger_came and await sender.send_history():
-                    self._wake.set()
+                if ledger_came and await self._send_owed(sender):
+                    continue
+                if sender.drips(ledger_came=ledger_came):
+                    await self._drip(sender)
             await self._wake.wait()
+
+    async def _send_owed(self, sender: Sender) -> bool:
+        """Send one message of history, as far as the window allows; return whether there was anything to try."""
+        owed = self._delivery.next_owed()
+        if owed is None:
+            return False
+        tried = False
+        with self._disk_may_refuse():
+            records = await asyncio.to_thread(self._log.read, owed.lineage, owed.first, owed.last, owed.most_bytes)
+            tried = True
+            if records:
+                await sender.send_history(records)
+        return tried
+
+    async def _drip(self, sender: Sender) -> None:
+        """Give a stranger one message of what was logged while no session lived."""
+        owed = self._delivery.next_unhanded()
+        if owed is None:
+            return
+        with self._disk_may_refuse():
+            records = await asyncio.to_thread(self._log.read, owed.lineage, owed.first, owed.last, owed.most_bytes)
+            if records:
+                # Before it is sent: whatever happens then, no position is given twice.
+                await asyncio.to_thread(self._log.hand_over, owed.lineage, records[0].offset, records[-1].offset)
+                await sender.drip(records)
 
     def _topic(self, kind: MessageType) -> str:
         return str(Topic(self._settings.group, kind, self._settings.node))

@@ -1,5 +1,6 @@
 """The log against a plain list of what was appended, with power cuts as moves."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,34 @@ from contract.catalog import CATALOG, Kind
 from contract.metrics import DataType, Quality, Sample
 from contract.payload import decode
 from contract.positions import Lineage, RangeSet
-from edge.delivery_log import KEEP_DAYS, MOST_PENDING, DeliveryLog
+from edge.delivery_log import FOLD_AFTER, MOST_PENDING, DeliveryLog
+from edge.retention import KEEP_DAYS
 
 KNOWN = {one.name: one for one in CATALOG[Kind.WATER_PROBE].metrics}
 SPEAKER = {one.name: one for one in CATALOG[Kind.LOUDSPEAKER].metrics}
 DAY = 86_400_000
 
 
+def all_of_it(lineage: Lineage, ranges: RangeSet) -> RangeSet:
+    """Nothing is committed."""
+    return ranges
+
+
+def nothing_of_it(lineage: Lineage, ranges: RangeSet) -> RangeSet:
+    """Everything is committed."""
+    return RangeSet()
+
+
 def ph(at: int, value: float = 7.0) -> list[Sample]:
     return [Sample(metric="Water/pH", at=at, value=value)]
+
+
+def power_cut(log: DeliveryLog) -> None:
+    """Take the files away from the log without a word to it."""
+    for day in log._days.values():
+        if day._writer is not None:
+            day._writer.close()
+    log._register.close()
 
 
 def records(log: DeliveryLog, stream: str = "probe") -> list[int]:
@@ -42,13 +62,12 @@ def test_what_was_committed_is_there_after_a_power_cut_and_the_rest_is_void(tmp_
     log.append("probe", 1000, ph(1000), KNOWN)
     log.commit()
     log.append("probe", 2000, ph(2000), KNOWN)
-    for connection in (*log._days.values(), log._facts):  # the power goes: nothing is said to the log
-        connection.close()
+    power_cut(log)
     with DeliveryLog(tmp_path, clock) as again:
         assert records(again) == [1000]
         assert again.log_id == log.log_id
         assert again.epoch > log.epoch
-        assert list(again.closed(40).values()) == [RangeSet([(0, 0)])]
+        assert list(again.held.values()) == [RangeSet([(0, 0)])]
 
 
 def test_two_records_of_one_instant_are_a_millisecond_apart(tmp_path: Path, clock: Any) -> None:
@@ -115,11 +134,12 @@ def test_days_are_files_and_only_old_committed_ones_go(tmp_path: Path, clock: An
         log.append("probe", now, ph(now), KNOWN)
         log.commit()
         assert len(list(tmp_path.glob("????-??-??.db"))) == 2
-        log.expire({})
+        log.expire(all_of_it, under=(), hub_known=True)
         assert len(list(tmp_path.glob("????-??-??.db"))) == 2, "what the hub has not is kept, however old"
-        log.expire({Lineage(log.log_id, log.epoch, "probe"): RangeSet([(0, 1)])})
+        log.expire(nothing_of_it, under=(), hub_known=True)
         assert len(list(tmp_path.glob("????-??-??.db"))) == 1
         assert records(log) == [now]
+        assert log.untold_lost == 0
 
 
 def test_a_damaged_day_is_set_aside_and_the_log_works_on(tmp_path: Path, clock: Any) -> None:
@@ -143,23 +163,217 @@ def test_a_day_of_another_log_is_not_taken_for_ours(tmp_path: Path, clock: Any) 
         assert log.held == {}
 
 
+def refusing(log: DeliveryLog, name: str) -> sqlite3.Connection:
+    """Let a day file grow no more; return the connection on which that can be taken back."""
+    writer = log._days[name]._writer
+    assert writer is not None
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    return writer
+
+
 def test_a_full_disk_keeps_a_bounded_tail_and_recovers(tmp_path: Path, clock: Any) -> None:
     with DeliveryLog(tmp_path, clock) as log:
         log.append("probe", 1000, ph(1000), KNOWN)
         log.commit()
-        connection = log._days["1970-01-01.db"]
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count = {pages}")
+        writer = refusing(log, "1970-01-01")
         for number in range(2000):
             log.append("probe", 2000 + number, ph(2000 + number), KNOWN)
         with pytest.raises(sqlite3.OperationalError, match="full"):
             log.commit()
-        assert log.pending == 2000
-        connection.execute("PRAGMA max_page_count = 1000000")
+        assert (log.pending, log.refused) == (2000, True)
+        writer.execute("PRAGMA max_page_count = 1000000")
         log.commit()
-        assert log.pending == 0
+        assert (log.pending, log.refused) == (0, False)
         assert len(records(log)) == 2001
         assert MOST_PENDING >= 2000
+
+
+def test_what_memory_cannot_hold_while_the_disk_is_full_goes_oldest_first_and_is_counted(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.delivery_log.MOST_PENDING", 100)
+    with DeliveryLog(tmp_path, clock) as log:
+        log.append("probe", 1000, ph(1000), KNOWN)
+        log.commit()
+        writer = refusing(log, "1970-01-01")
+        for number in range(2000):
+            log.append("probe", 2000 + number, ph(2000 + number), KNOWN)
+        with pytest.raises(sqlite3.OperationalError):
+            log.commit()
+        assert (log.pending, log.untold_lost) == (100, 1900)
+        assert log.append("probe", 2000, ph(2000), KNOWN).at == 2000, "a dropped record's instant is free again"
+        writer.execute("PRAGMA max_page_count = 1000000")
+        log.commit()
+        held = log.held[Lineage(log.log_id, log.epoch, "probe")]
+        assert held == RangeSet([(0, 0), (1901, 2001)]), "what is between is void: neither held nor committed"
+        log.told_lost(1900)
+        assert log.untold_lost == 0
+
+
+def test_over_the_budget_committed_days_go_first_and_what_is_lost_is_on_disk_before(tmp_path: Path, clock: Any) -> None:
+    now = clock.now_ms()
+    days = [now - back * DAY for back in (3, 2, 1, 0)]
+    with DeliveryLog(tmp_path, clock, budget=1) as log:
+        for at in days:
+            for number in range(3):
+                log.append("probe", at + number, ph(at + number), KNOWN)
+            log.commit()
+        of_yesterday = RangeSet([(6, 8)])
+        log.expire(lambda lineage, ranges: ranges - of_yesterday, under=(), hub_known=False)
+        assert log.held == {Lineage(log.log_id, log.epoch, "probe"): RangeSet([(0, 5), (9, 11)])}
+        assert log.untold_lost == 0, "before any hub has answered nothing uncommitted goes"
+        log.expire(all_of_it, under=(), hub_known=True)
+        assert log.held == {Lineage(log.log_id, log.epoch, "probe"): RangeSet([(9, 11)])}, "today stays"
+        assert log.untold_lost == 6
+        epoch, log_id = log.epoch, log.log_id
+        power_cut(log)
+    with DeliveryLog(tmp_path, clock) as again:
+        assert again.untold_lost == 6, "it will be told after a power cut, too"
+        assert again.lost == {Lineage(log_id, epoch, "probe"): RangeSet([(0, 5)])}
+        again.expire(nothing_of_it, under=[epoch], hub_known=True)
+        assert again.lost, "while something of that life is held the hub may still ask"
+
+
+def test_folding_changes_nothing_that_can_be_read(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        for number in range(3 * FOLD_AFTER):
+            for stream in ("probe", "loa"):
+                log.append(stream, clock.now_ms() + 10 * number, ph(clock.now_ms() + 10 * number), KNOWN)
+            log.commit()
+        (day,) = log._days.values()
+        assert 0 < day.commits < FOLD_AFTER or day.commits == 0
+        assert len(records(log)) == 3 * FOLD_AFTER
+        lineage = Lineage(log.log_id, log.epoch, "probe")
+        assert [one.offset for one in log.read(lineage, 100, 120, 10**9)] == list(range(100, 121))
+        assert log.append("probe", clock.now_ms() + 50, ph(0), KNOWN).at == clock.now_ms() + 51
+        size = day.size()
+    with DeliveryLog(tmp_path, clock) as again:
+        assert len(records(again)) == 3 * FOLD_AFTER + 1
+        assert not list(tmp_path.glob("*-wal")) or list(tmp_path.glob("*-wal")) == [tmp_path / "log.db-wal"]
+        assert again.size <= size * 2
+
+
+def test_a_damaged_piece_costs_its_own_records_and_is_counted(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        for number in range(2000):
+            log.append("probe", 1000 + number, ph(1000 + number), KNOWN)
+        log.commit()
+    with sqlite3.connect(tmp_path / "1970-01-01.db") as connection:
+        first, last = connection.execute("SELECT first, last FROM chunks ORDER BY first LIMIT 1").fetchone()
+        connection.execute("UPDATE chunks SET records = x'00' WHERE first = ?", (first,))
+    connection.close()
+    with DeliveryLog(tmp_path, clock) as log:
+        (lineage,) = log.held
+        assert log.read(lineage, 0, 1999, 10**6) == []
+        assert log.held[lineage] == RangeSet([(last + 1, 1999)])
+        assert log.take_changes()[2] == {lineage: RangeSet([(first, last)])}
+        assert log.read(lineage, last + 1, 1999, 10**6)
+
+
+def test_a_lost_register_begins_a_new_log_with_new_numbers(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        log.append("probe", 1000, ph(1000), KNOWN)
+        old = (log.log_id, log.alias("probe", "Water/pH", DataType.DOUBLE))
+    for file in tmp_path.glob("log.db*"):
+        file.unlink()
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.log_id != old[0]
+        assert log.alias("probe", "Water/Turbidity", DataType.DOUBLE) >> 20 != old[1] >> 20
+        assert log.held == {}
+        assert log.set_aside, "that its records are not delivered is said"
+    assert list(tmp_path.glob("*.of-*"))
+
+
+def test_a_damaged_register_begins_a_new_log(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        old = log.log_id
+        for number in range(500):
+            log.alias("probe", f"Some/Metric{number}", DataType.DOUBLE)
+    raw = bytearray((tmp_path / "log.db").read_bytes())
+    raw[4096 : 4096 * 3] = b"\xff" * 8192
+    (tmp_path / "log.db").write_bytes(raw)
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.log_id != old
+    assert list(tmp_path.glob("log.broken-*"))
+
+
+def test_days_newer_than_a_register_from_a_backup_are_not_read_by_its_numbers(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        log.append("probe", 1000, ph(1000), KNOWN)
+    backup = (tmp_path / "log.db").read_bytes()
+    with DeliveryLog(tmp_path, clock) as log:
+        log.append("probe", 5000, [Sample(metric="Water/Turbidity", at=5000, value=1.0)], KNOWN)
+    (tmp_path / "log.db").write_bytes(backup)
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.held == {}
+        assert log.set_aside
+
+
+def test_lives_are_in_the_logs_own_order_after_their_days_went(tmp_path: Path, clock: Any) -> None:
+    epochs = []
+    for _ in range(3):
+        with DeliveryLog(tmp_path, clock) as log:
+            epochs.append(log.epoch)
+            log.append("probe", 1000, ph(1000), KNOWN)
+    (tmp_path / "1970-01-01.db").unlink()
+    with DeliveryLog(tmp_path, clock) as log:
+        places = [log.place(epoch) for epoch in epochs]
+        assert None not in places
+        assert places == sorted(places, key=lambda place: place or 0)
+        assert log.place(log.epoch) > max(place or 0 for place in places)  # type: ignore[operator]  # it has one
+        assert log.place(12345) is None
+
+
+def test_a_card_restored_from_an_image_goes_on_in_a_life_of_its_own(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path / "card", clock) as log:
+        log.append("probe", 1000, ph(1000), KNOWN)
+    shutil.copytree(tmp_path / "card", tmp_path / "image")
+    lives = {}
+    for card in ("card", "image"):
+        with DeliveryLog(tmp_path / card, clock) as log:
+            log.append("probe", 2000, ph(2000), KNOWN)
+            lives[card] = log.epoch
+    assert lives["card"] != lives["image"]
+    assert lives["card"] >> 32 == lives["image"] >> 32, "which is how a hub tells two boxes from one card"
+    with DeliveryLog(tmp_path / "image", clock) as log:
+        assert log.place(lives["card"]) is None
+
+
+def test_what_no_session_was_given_survives_a_power_cut_and_is_given_once(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        log.append("probe", 1000, ph(1000), KNOWN, handed=True)
+        log.append("probe", 2000, ph(2000), KNOWN)
+        log.append("probe", 3000, ph(3000), KNOWN)
+        log.commit()
+        log.append("probe", 4000, ph(4000), KNOWN, handed=True)
+        log.commit()
+        lineage = Lineage(log.log_id, log.epoch, "probe")
+        power_cut(log)
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.unhanded == {lineage: RangeSet([(1, 2)])}
+        log.hand_over(lineage, 1, 1)
+        power_cut(log)
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.unhanded == {lineage: RangeSet([(2, 2)])}
+        log.not_handed({lineage: RangeSet([(3, 3)])})
+        assert log.unhanded == {lineage: RangeSet([(2, 3)])}
+        log.all_handed()
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.unhanded == {}
+
+
+def test_how_far_a_session_has_handed_over_is_stored_with_each_group_commit(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        lineage = Lineage(log.log_id, log.epoch, "probe")
+        log.append("probe", 1000, ph(1000), KNOWN)
+        log.commit()
+        log.hand_over(lineage, 0, 0)
+        log.append("probe", 2000, ph(2000), KNOWN)
+        log.commit()
+        power_cut(log)
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.unhanded == {lineage: RangeSet([(1, 1)])}
 
 
 moves = st.lists(
@@ -192,8 +406,7 @@ def test_every_committed_record_is_held_once_whatever_happens(
                     durable.setdefault(whose, []).append(instant)
                 pending = []
             else:
-                for connection in (*log._days.values(), log._facts):
-                    connection.close()
+                power_cut(log)
                 pending = []
                 log = DeliveryLog(folder, clock)
                 log.__enter__()

@@ -1,7 +1,19 @@
 """What is owed, what is in the air, and which answers can be true."""
 
 from contract.positions import Lineage, RangeSet
-from edge.lanes import FIRST_PATIENCE, MOST_PATIENCE, Flight, aloft, believable, longer, owed, patient, under_way
+from edge.lanes import (
+    FIRST_PATIENCE,
+    MESSAGE_BYTES,
+    MOST_PATIENCE,
+    Flight,
+    aloft,
+    believable,
+    flying,
+    longer,
+    patient,
+    room,
+    under_way,
+)
 
 OLD, NEW = Lineage("log", 1, "probe"), Lineage("log", 2, "probe")
 
@@ -10,16 +22,26 @@ def flight(lineage: Lineage, first: int, last: int, sent: float = 0.0, size: int
     return Flight(lineage=lineage, first=first, last=last, size=size, sent=sent)
 
 
-def test_what_is_neither_flying_nor_queued_is_owed_oldest_life_first() -> None:
-    uncovered = {NEW: RangeSet([(0, 9)]), OLD: RangeSet([(0, 4)])}
-    found = owed(uncovered, [flight(NEW, 3, 5)], {NEW: RangeSet([(8, 9)])})
-    assert found == [(OLD, RangeSet([(0, 4)])), (NEW, RangeSet([(0, 2), (6, 7)]))]
-
-
 def test_a_flight_lands_when_all_of_it_is_covered() -> None:
     flights = (flight(NEW, 0, 4), flight(NEW, 5, 9))
-    assert aloft(flights, {NEW: RangeSet([(0, 7)])}) == flights[1:]
+    committed = {NEW: RangeSet([(0, 7)])}
+    assert aloft(flights, lambda lineage, ranges: ranges - committed[lineage]) == flights[1:]
     assert under_way(flights) == 200
+    assert flying(flights) == {NEW: RangeSet([(0, 9)])}
+
+
+def test_history_waits_for_half_a_message_of_room_and_never_sends_crumbs() -> None:
+    window = 4 * MESSAGE_BYTES
+    assert room(window, 0) == MESSAGE_BYTES
+    assert room(window, window - MESSAGE_BYTES // 2) == MESSAGE_BYTES // 2
+    assert room(window, window - MESSAGE_BYTES // 2 + 1) == 0
+    assert room(window, 2 * window) == 0
+
+
+def test_a_window_of_nothing_holds_history_and_a_small_one_lets_it_through() -> None:
+    assert room(0, 0) == 0
+    assert room(1000, 0) == 1000
+    assert room(1000, 501) == 0
 
 
 def test_patience_ends_and_doubles_up_to_ten_minutes() -> None:
