@@ -4,13 +4,12 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
-from contract.catalog import INSTRUMENT, ONLINE, PRESENCE, QUALITY
+from contract.catalog import INSTRUMENT, ONLINE, PRESENCE, QUALITY, TIME
 from contract.metrics import DataType, Quality
 from contract.payload import read_properties
-from contract.positions import Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.live_state import LiveState, Slot
-from hub.session import NodeSession
+from hub.storage.timeseries import TIME_SHIFT
 
 OLDEST = 400 * 86_400_000
 NEWEST = 5 * 60_000
@@ -54,18 +53,8 @@ class Table:
 
     by_alias: dict[int, Entry] = field(default_factory=dict)
     by_name: dict[str, Entry] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class NodeView:
-    """One edge node as ingest knows it; `log` is None for a stranger, who has no positions."""
-
-    key: NodeKey
-    session: NodeSession = field(default_factory=NodeSession)
-    log: str | None = None
-    tables: dict[str, Table] = field(default_factory=dict)
-    accepted: dict[Lineage, RangeSet] = field(default_factory=dict)
-    """Positions committed or in a batch that will be."""
+    retired: bool = False
+    """Its edge node has no such device any more and only delivers what it still owes of it."""
 
 
 @dataclass(slots=True)
@@ -76,15 +65,25 @@ class Taken:
     again: int = 0
     samples: int = 0
     faults: list[str] = field(default_factory=list)
+    depth: dict[str, int | None] = field(default_factory=dict)
+    """What it says of how deep its log is, by metric (contract/delivery.py)."""
+    positioned: bool = False
 
 
 def mark_of(metric: Any) -> int:
-    """Return quality << 8 | instrument of a protobuf metric, from its properties; what they cannot mean is ignored."""
+    """Return quality << 8 | flags of a protobuf metric, from its properties; what they cannot mean is ignored."""
     told = read_properties(metric)
-    quality, instrument = told.get(QUALITY), told.get(INSTRUMENT)
+    quality, instrument, time = told.get(QUALITY), told.get(INSTRUMENT), told.get(TIME)
     code = quality if isinstance(quality, int) and quality in {0, 192, 500} else int(Quality.GOOD)
     state = instrument if isinstance(instrument, int) and instrument in {1, 2} else 0
-    return code << 8 | state
+    timing = time if isinstance(time, int) and time in {1, 2} else 0
+    return code << 8 | timing << TIME_SHIFT | state
+
+
+def depth_of(metric: Any) -> int | None:
+    """Return the number in a metric that says how deep a log is, None where there is none."""
+    number = metric.long_value
+    return number if metric.HasField("long_value") and number < TWO_63 else None
 
 
 def claim(live: LiveState, node: NodeKey, name: str, slot: Slot) -> None:

@@ -13,15 +13,17 @@ WINDOW = 256 * 1024
 COMMITTED_EVERY = 5.0
 LEDGER_EVERY = 60.0
 
+BETWEEN_LEDGERS = 5.0
+"""A ledger that is wanted before its minute is over keeps at least this distance from the last answer."""
+
 MOST_WRONG_TIMES = 1000
 WRONG_TIMES_SHARE = 0.01
-ENOUGH_TO_JUDGE = 1000
 MINUTE = 60.0
 
 
 @dataclass(slots=True)
 class TimeFaults:
-    """How many of a node's samples of the last minute had impossible instants.
+    """How many of a node's samples of the last minute had impossible instants, positions that came first only.
 
     A box whose clock is wild would have its log emptied into our quarantine; while that lasts it is not acknowledged
     and keeps what it has. One wrong sample in a thousand is a device's fault, not the clock's.
@@ -30,22 +32,35 @@ class TimeFaults:
     _noted: deque[tuple[float, int, int]] = field(default_factory=deque)
     _samples: int = 0
     _wrong: int = 0
+    _since: int | None = None
 
     def note(self, now: float, samples: int, wrong: int) -> None:
         """Count what a message brought, at an instant of the monotonic clock."""
-        self._noted.append((now, samples, wrong))
+        last = self._noted[-1] if self._noted else None
+        if last is not None and now - last[0] < 1.0:  # a second is exact enough, and a message each too many
+            self._noted[-1] = (last[0], last[1] + samples, last[2] + wrong)
+        else:
+            self._noted.append((now, samples, wrong))
         self._samples += samples
         self._wrong += wrong
 
+    def judge(self, now: float, now_ms: int) -> bool:
+        """Return whether the node's clock cannot be trusted at present, and remember since when (ms)."""
+        wild = self.wild(now)
+        self._since = (self._since or now_ms) if wild else None
+        return wild
+
+    def wild_since(self, now: float) -> int | None:
+        """Return since when (ms) the clock cannot be trusted, None if it can."""
+        return self._since if self.wild(now) else None
+
     def wild(self, now: float) -> bool:
-        """Return whether the node's clock cannot be trusted at present."""
+        """Return whether over 1 % of the last minute's samples were wrong, or over 1,000."""
         while self._noted and now - self._noted[0][0] >= MINUTE:
             _, samples, wrong = self._noted.popleft()
             self._samples -= samples
             self._wrong -= wrong
-        total = self._samples + self._wrong
-        many = total >= ENOUGH_TO_JUDGE and self._wrong > WRONG_TIMES_SHARE * total
-        return many or self._wrong >= MOST_WRONG_TIMES
+        return self._wrong > min(MOST_WRONG_TIMES, WRONG_TIMES_SHARE * (self._samples + self._wrong))
 
 
 @dataclass(slots=True)
@@ -62,24 +77,30 @@ class Answers:
         """Note a birth: the whole ledger is due."""
         self._ledger_due = now
 
+    def ledger_wanted(self) -> None:
+        """Note that floor or window changed: the ledger is due as soon as decency allows."""
+        self._ledger_due = min(self._ledger_due, self._told + BETWEEN_LEDGERS)
+
     def committed(self, lineage: Lineage, first: int, last: int, size: int) -> None:
         """Note positions that are in the store, and about how many bytes they came in."""
-        self._positions.setdefault(lineage, []).append((first, last))
+        spans = self._positions.setdefault(lineage, [])
+        if spans and spans[-1][1] + 1 == first:  # while nothing may be told, they must not pile up
+            first = spans.pop()[0]
+        spans.append((first, last))
         self._size += size
 
-    def due(self, now: float, *, held: bool, store_down: bool) -> type[Ledger] | type[Committed] | None:
-        """Return what is to be told now, None if nothing is.
-
-        With the store down a ledger still says what was committed before; its window stops all but live data.
-        """
+    def due(self, now: float, *, held: bool) -> type[Ledger] | type[Committed] | None:
+        """Return what is to be told now, None if nothing is; `held`: nothing may be acknowledged."""
+        if held:
+            return None
         if now >= self._ledger_due:
-            return None if held and not store_down else Ledger
+            return Ledger
         soon = now - self._told >= COMMITTED_EVERY or self._size >= WINDOW // 2
-        return Committed if self._positions and soon and not held else None
+        return Committed if self._positions and soon else None
 
-    def ledger(self, ledger: Mapping[Lineage, RangeSet], log: str, *, store_down: bool) -> Ledger:
-        """Return everything committed of one log; the floor comes with the rest of the delivery work."""
-        return Ledger(positions=_of_log(ledger, log), window=0 if store_down else WINDOW)
+    def ledger(self, ledger: Mapping[Lineage, RangeSet], log: str, *, floors: frozenset[int], closed: bool) -> Ledger:
+        """Return everything committed of one log; `closed` shuts the window to all but live data."""
+        return Ledger(positions=_of_log(ledger, log), floors=floors, window=0 if closed else WINDOW)
 
     def news(self, log: str) -> Committed:
         """Return what was committed since the last answer."""

@@ -6,11 +6,13 @@ from typing import Any
 
 from contract import sparkplug_pb2
 from contract.catalog import HELLO, KIND, NEVER_LOGGED, NEVER_LOGGED_PREFIXES, PRESENCE, UNIT, Kind
+from contract.delivery import DEPTH_METRICS
 from contract.metrics import FLOATS, INTEGERS, TEXTS, DataType
 from contract.payload import PayloadUnreadable, read_properties, read_value
-from hub.alias_tables import GOOD_MARK, NEWEST, OLDEST, TWO_63, Entry, NodeView, Table, Taken, claim, mark_of
+from hub.alias_tables import GOOD_MARK, NEWEST, OLDEST, TWO_63, Entry, Table, Taken, claim, depth_of, mark_of
 from hub.devices import DeviceKey
 from hub.live_state import DeviceState, LiveState
+from hub.node_view import NodeView
 from hub.storage.timeseries import Batch, TimeSeries
 
 _SCALARS = frozenset({*FLOATS, *INTEGERS, *TEXTS, DataType.BOOLEAN})
@@ -34,7 +36,8 @@ def read_birth(
     state = live.state(key)
     state.last_seen, state.foreign = received_at, view.log is None
     state.kind = _kind(message.metrics) or (state.kind if view.log is not None else None)
-    table, taken, twice = Table(), Taken(), set()
+    retired = any(one.name == KIND and not one.string_value for one in message.metrics)
+    table, taken, twice = Table(retired=retired), Taken(), set()
     for metric in message.metrics:
         name, datatype = metric.name, metric.datatype
         if not name:
@@ -42,6 +45,8 @@ def read_birth(
             continue
         if name == HELLO:
             taken.hello = metric.string_value or None
+        elif name in DEPTH_METRICS:
+            taken.depth[name] = depth_of(metric)
         entry = _entry(key, name, datatype, metric, state=state, store=store)
         table.by_name[name] = entry
         if metric.HasField("alias"):
@@ -103,7 +108,7 @@ def _take_birth_value(
     slot = state.slots[entry.name]
     mark = mark_of(metric) if metric.HasField("properties") else GOOD_MARK
     if value is not None and at >= slot.at:
-        slot.at, slot.value, slot.quality, slot.instrument = at, value, mark >> 8, mark & 3
+        slot.at, slot.value, slot.mark = at, value, mark
     if view.log is None and value is not None:
         column = {"numbers": batch.numbers, "integers": batch.integers, "texts": batch.texts}[entry.column]
         if isinstance(value, int) and value >= TWO_63:

@@ -23,6 +23,13 @@ class Counters:
         self.undecided = Gauge("hamlet_undecided_bytes", "Bytes taken in and not yet committed", registry=registry)
         self.holding = Gauge("hamlet_acknowledgements_held", "1 while acknowledgements are withheld", registry=registry)
 
+        self.alarms = Gauge(
+            "hamlet_edge_node_alarms", "Edge nodes whose log needs a look, by kind", ["kind"], registry=registry
+        )
+        self.strangers_forgotten = Counter(
+            "hamlet_strangers_forgotten", "Edge nodes nobody configured that had to make room", registry=registry
+        )
+
     def page(self) -> bytes:
         """Return the text page that Prometheus reads."""
         return generate_latest(self.registry)

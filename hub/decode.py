@@ -10,14 +10,15 @@ from typing import Any
 
 from contract import sparkplug_pb2
 from contract.catalog import HELLO, PRESENCE
-from contract.delivery import EPOCH, FIRST, LAST, POSITION_METRICS
+from contract.delivery import DEPTH_METRICS, EPOCH, FIRST, LAST, POSITION_METRICS
 from contract.metrics import Value
 from contract.payload import PayloadUnreadable, read_value
 from contract.positions import EMPTY, Lineage, RangeSet
-from hub.alias_tables import GOOD_MARK, NEWEST, OLDEST, TWO_63, Entry, NodeView, Table, Taken, claim, mark_of
+from hub.alias_tables import GOOD_MARK, NEWEST, OLDEST, TWO_63, Entry, Table, Taken, claim, depth_of, mark_of
 from hub.devices import DeviceKey
 from hub.live_state import LiveState
-from hub.storage.timeseries import HISTORICAL_BIT, Batch, EventRow, Quarantined
+from hub.node_view import NodeView
+from hub.storage.timeseries import HISTORICAL_BIT, TIME_BITS, Batch, EventRow, Quarantined
 
 MOST_EPOCH = 1 << 63
 _TWO_64 = 1 << 64
@@ -25,6 +26,10 @@ _TWO_64 = 1 << 64
 
 class DataUnreadable(Exception):
     """Data that no birth explains: not to be acknowledged, and a reason to ask for a rebirth."""
+
+
+class DataUndecided(Exception):
+    """Data that cannot be judged while the hub's own clock is in doubt: not to be acknowledged, it will come again."""
 
 
 def read_data(
@@ -36,13 +41,19 @@ def read_data(
     received_at: int,
     live: LiveState,
     batch: Batch,
+    keep: bool = True,
+    doubt: bool = False,
 ) -> Taken:
-    """Put the samples of NDATA or DDATA into the batch and live state; raise DataUnreadable with nothing taken."""
+    """Put the samples of NDATA or DDATA into the batch and live state.
+
+    Raises DataUnreadable, or DataUndecided where `doubt` says that our clock is no judge, with nothing taken. Without
+    `keep` only live state is served: nothing is accounted, and the batch is to be thrown away.
+    """
     table = view.tables.get(device)
     if table is None:
         raise DataUnreadable("unborn_device")
     key = DeviceKey(view.key.group, view.key.node, device)
-    walk = _Walk(view=view, key=key, table=table, batch=batch, received_at=received_at)
+    walk = _Walk(view=view, key=key, table=table, batch=batch, received_at=received_at, doubt=doubt)
     try:
         walk.through(message.metrics, message.timestamp or received_at)
     except BaseException:  # whatever it was, half a message must not stay in the batch
@@ -50,32 +61,52 @@ def read_data(
         raise
     taken = walk.taken
     if walk.positioned:
+        taken.positioned = True
         fault = walk.position_fault()
         if fault is not None:
             walk.undo()
-            walk.quarantine_whole(fault, raw)
+            if keep:
+                walk.quarantine_whole(fault, message, raw)
             return taken
-        walk.account()
+        if keep:
+            walk.account()
     state = live.state(key)
     state.last_seen = received_at
     for entry, at, value, mark in walk.fresh:
         slot = entry.slot
         if slot is not None and at >= slot.at:
-            slot.at, slot.value, slot.quality, slot.instrument = at, value, mark >> 8, mark & 3
+            slot.at, slot.value, slot.mark = at, value, mark
             if not device and entry.name.startswith(PRESENCE):
                 claim(live, view.key, entry.name, slot)
     return taken
 
 
+def speaks_now(view: NodeView, device: str, message: sparkplug_pb2.Payload) -> bool:
+    """Return whether the message tells the time of an edge node of ours that calls its clock synchronised.
+
+    It does where its newest sample is live: sent when it was measured, and not marked as of unsure time.
+    """
+    table = view.tables.get(device)
+    if view.log is None or table is None or len(message.metrics) <= len(POSITION_METRICS):
+        return False
+    first, last = table.by_alias.get(message.metrics[0].alias), message.metrics[-1]
+    positioned = first is not None and first.name in POSITION_METRICS
+    return positioned and not last.is_historical and not mark_of(last) & TIME_BITS
+
+
 class _Walk:
     """One pass over the metrics of a data message."""
 
-    def __init__(self, *, view: NodeView, key: DeviceKey, table: Table, batch: Batch, received_at: int) -> None:
+    def __init__(
+        self, *, view: NodeView, key: DeviceKey, table: Table, batch: Batch, received_at: int, doubt: bool
+    ) -> None:
         self.view = view
         self.key = key
         self.table = table
         self.batch = batch
         self.received_at = received_at
+        self.doubt = doubt
+        self.told_at = received_at
         self.taken = Taken()
         self.fresh: list[tuple[Entry, int, Value, int]] = []
         self.numbers: dict[str, int] = {}
@@ -94,6 +125,7 @@ class _Walk:
 
     def through(self, metrics: Iterable[Any], told_at: int) -> None:
         """Take every metric; `told_at` stands in where a stranger's metric has no instant of its own."""
+        self.told_at = told_at
         batch, by_alias, by_name = self.batch, self.table.by_alias, self.table.by_name
         columns = {
             name: (one.series.append, one.at.append, one.value.append, one.marks.append)
@@ -116,6 +148,8 @@ class _Walk:
                         seen = self._seen()
                 elif entry.name == HELLO:
                     self.taken.hello = metric.string_value or None
+                elif entry.name in DEPTH_METRICS:
+                    self.taken.depth[entry.name] = depth_of(metric)
                 continue
             at = metric.timestamp or (told_at if self.view.log is None else 0)
             if at != instant:
@@ -140,6 +174,8 @@ class _Walk:
             elif entry.signed and value >= TWO_63:
                 value -= _TWO_64
             if not oldest <= at <= newest:
+                if self.doubt:
+                    raise DataUndecided("clock_in_doubt")
                 self._put_aside(metric, entry, "impossible_time")
                 continue
             if value.__class__ is float and not math.isfinite(value):
@@ -167,10 +203,20 @@ class _Walk:
         self.taken.samples = taken
 
     def _seen(self) -> RangeSet:
-        """Return which of the announced offsets came before; they are neither stored nor acted on again."""
+        """Return which of the announced offsets came before; they are neither stored nor acted on again.
+
+        An epoch that the birth in force did not list is none of this session: two boxes under one id, or a birth that
+        we missed. By its alias table it would be stored under wrong names.
+        """
+        epoch, first, last = self.numbers[EPOCH], self.numbers[FIRST], self.numbers[LAST]
+        if self.view.epochs is not None and epoch not in self.view.epochs:
+            raise DataUnreadable("unknown_epoch")
+        if last < first:
+            return EMPTY
+        if epoch in self.view.under:
+            return RangeSet([(first, last)])
         accepted = self.view.accepted.get(self._lineage(), EMPTY)
-        first, last = self.numbers[FIRST], self.numbers[LAST]
-        if accepted.highest < first or last < first:
+        if accepted.highest < first:
             return EMPTY
         return accepted & RangeSet([(first, last)])
 
@@ -200,6 +246,8 @@ class _Walk:
 
     def account(self) -> None:
         lineage, first, last = self._lineage(), self.numbers[FIRST], self.numbers[LAST]
+        if lineage.epoch in self.view.under:
+            return  # forgotten since all of it is committed; a new row would never go
         self.batch.committed.append((self.view.key, lineage, first, last))
         self.view.accepted[lineage] = self.view.accepted.get(lineage, EMPTY).add(first, last)
 
@@ -211,7 +259,7 @@ class _Walk:
         del batch.events[events:], batch.quarantined[quarantined:]
         self.taken.samples = 0
 
-    def quarantine_whole(self, reason: str, raw: bytes) -> None:
+    def quarantine_whole(self, reason: str, message: sparkplug_pb2.Payload, raw: bytes) -> None:
         """Keep the whole message and acknowledge its positions, where they are possible: it never gets better."""
         first, last = self.numbers.get(FIRST, 0), self.numbers.get(LAST, -1)
         known = len(self.numbers) == len(POSITION_METRICS) and reason != "position_too_large" and first <= last
@@ -223,7 +271,7 @@ class _Walk:
             Quarantined(
                 key=self.key,
                 reason=reason,
-                payload=raw,
+                payload=self._described(message.metrics),
                 received_at=self.received_at,
                 samples=max(self.records, 1),
                 lineage=lineage,
@@ -243,7 +291,7 @@ class _Walk:
             Quarantined(
                 key=self.key,
                 reason=reason,
-                payload=metric.SerializeToString(),
+                payload=self._described([metric]),
                 received_at=self.received_at,
                 samples=1,
                 metric=entry.name,
@@ -253,3 +301,16 @@ class _Walk:
                 last=offset,
             )
         )
+
+    def _described(self, metrics: Iterable[Any]) -> bytes:
+        """Return metrics as a message that needs no birth to be read: each with its name and datatype."""
+        message = sparkplug_pb2.Payload(timestamp=self.told_at)
+        for metric in metrics:
+            entry = self.table.by_alias.get(metric.alias) if metric.HasField("alias") else None
+            entry = entry or self.table.by_name.get(metric.name)
+            copy = message.metrics.add()
+            copy.CopyFrom(metric)
+            if entry is not None:
+                copy.name, copy.datatype = entry.name, entry.datatype
+                copy.ClearField("alias")
+        return message.SerializeToString()

@@ -11,35 +11,39 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from contract import sparkplug_pb2
-from contract.catalog import BDSEQ, REBIRTH
+from contract.catalog import BDSEQ
 from contract.clock import Clock, kernel_synchronised
-from contract.delivery import LOG, Committed, Ledger, answer
-from contract.metrics import DataType, Quality
-from contract.payload import Payload, PayloadUnreadable, WireMetric, encode, parse
+from contract.delivery import BYTES, DEPTH, LOG, OLDEST, Held
+from contract.metrics import Quality
+from contract.payload import PayloadUnreadable, parse
+from contract.positions import EMPTY, RangeSet
 from contract.topics import MessageType, Topic, TopicUnreadable, state_host
 from contract.topics import parse as parse_topic
-from hub import session
-from hub.alias_tables import NodeView, Taken
-from hub.answers import Answers
+from hub import accounts, session
+from hub.alias_tables import Taken
+from hub.answering import TICK, Answering, Standing
 from hub.births import read_birth
 from hub.broker import Broker, Message
+from hub.clock_guard import Witnesses, clock_fault
+from hub.committing import Committing
 from hub.counters import Counters
-from hub.decode import DataUnreadable, read_data
+from hub.decode import DataUndecided, DataUnreadable, read_data, speaks_now
 from hub.devices import DeviceKey, NodeKey
 from hub.live_state import LiveState, Slot
+from hub.node_delivery import WORDS, AlarmKind, Depth, NodeDelivery
+from hub.node_view import NodeView
 from hub.presence import DeviceFacts, NodeFacts
-from hub.storage.timeseries import Batch, StoreUnavailable, TimeSeries
+from hub.storage.timeseries import Batch, TimeSeries
+from hub.strangers import METRICS_A_NODE, Strangers
 
 log = logging.getLogger(__name__)
 
-MOST_SAMPLES = 20_000
-MOST_WAIT = 0.25
-"""A batch is committed when it has so many samples, or when its first message waited so many seconds."""
-
-MOST_UNDECIDED = 64 * 1024 * 1024
-REBIRTHS_A_SECOND = 20
 COMPLAIN_EVERY = 60.0
-MOST_BACKOFF = 30.0
+WITNESS_EVERY = 5.0
+"""Seconds between two looks at an edge node's clock."""
+
+GONE_AFTER = 60.0
+"""Seconds after an NBIRTH in which every configured device is born; who is not by then is no device any more."""
 
 _parse_topic = lru_cache(maxsize=16_384)(parse_topic)
 
@@ -77,25 +81,37 @@ class Ingest:
         self._on_hello = on_hello
         self._on_events = on_events
         self._nodes: dict[NodeKey, NodeView] = {}
-        self._answers: dict[NodeKey, Answers] = {}
-        self._batch = Batch()
-        self._batch_since = 0.0
-        self._committing: asyncio.Task[None] | None = None
-        self._committing_bytes = 0
-        self._store_down = ""
+        self._strangers = Strangers(live.configured)
         self._complained: dict[tuple[str, str], float] = {}
+        self._witnesses = Witnesses()
         self._started_early = clock.now_ms() < store.newest_received()
+        self.committing = Committing(
+            store=store,
+            clock=clock,
+            counters=counters,
+            received_at=self._received_at,
+            committed=self._committed,
+            lost=self._lost,
+        )
+        self.answering = Answering(
+            nodes=self._nodes,
+            broker=broker,
+            store=store,
+            clock=clock,
+            counters=counters,
+            reorder_seconds=settings.reorder_seconds,
+        )
+        self._doubt = ""
+        self._look_at_clock()
 
     @property
     def holding(self) -> str:
         """Return why acknowledgements are withheld, "" if they are not."""
-        if self._store_down:
-            return self._store_down
-        if self._settings.ask_kernel and not kernel_synchronised():
-            return "the clock is not synchronised"
-        if self._started_early and self._clock.now_ms() < self._store.newest_received():
-            return "the clock is behind the newest reading in the store"
-        return ""
+        return self.committing.down or self._doubt
+
+    def standing(self) -> Standing:
+        """Return how the hub stands towards edge nodes."""
+        return Standing(doubt=self._doubt, closed=bool(self.committing.down) or self.committing.full)
 
     def our_node(self, key: NodeKey) -> bool:
         """Return whether an edge node speaks our delivery; only strangers may be written to plainly."""
@@ -107,6 +123,19 @@ class Ingest:
         view = self._nodes.get(key)
         return view is not None and view.session.born
 
+    def delivery(self, key: NodeKey) -> NodeDelivery | None:
+        """Return how an edge node's delivery stands, None if it was not heard since the hub started."""
+        view = self._nodes.get(key)
+        return None if view is None else accounts.shown(view, self._clock.monotonic())
+
+    def want_birth(self, key: NodeKey) -> bool:
+        """Have an edge node asked for its births, within the limits; return whether it was ever heard."""
+        view = self._nodes.get(key)
+        if view is None:
+            return False
+        view.session = session.unreadable(view.session)
+        return True
+
     async def run(self) -> None:
         """Take in, commit and answer until cancelled; what was taken in by then is committed before returning."""
         try:
@@ -114,18 +143,16 @@ class Ingest:
                 tasks.create_task(self._collect(), name="ingest: collect")
                 tasks.create_task(self._tick(), name="ingest: tick")
         finally:
-            if self._committing is not None:
-                self._committing.cancel()
-                await asyncio.gather(self._committing, return_exceptions=True)
+            await self.committing.end()
 
     async def _collect(self) -> None:
         while True:
-            for count, message in enumerate(await self._broker.take(within=0.05 if self._batch else 1.0)):
+            for count, message in enumerate(await self._broker.take(within=0.05 if self.committing.batch else 1.0)):
                 self._take_in_safely(message)
                 if count % 200 == 199:
                     await asyncio.sleep(0)
-                    self._commit_if_due()
-            self._commit_if_due()
+                    self.committing.commit_if_due()
+            self.committing.commit_if_due()
 
     def _take_in_safely(self, message: Message) -> None:
         """Take in one message; a mistake of ours costs that message, not the hub."""
@@ -152,6 +179,9 @@ class Ingest:
             return
         self._counters.messages.labels(topic.kind).inc()
         view = self._view(NodeKey(topic.group, topic.node))
+        if view is None:
+            self._drop("too_many_strangers", "strangers", "too many edge nodes that nobody configured; not taken in")
+            return
         match topic.kind:
             case MessageType.NBIRTH:
                 self._node_birth(view, payload, message)
@@ -160,27 +190,52 @@ class Ingest:
             case _:
                 self._later(view, topic, payload, message)
 
-    def _view(self, key: NodeKey) -> NodeView:
+    def _view(self, key: NodeKey) -> NodeView | None:
+        """Return the view of an edge node, a new one if need be; None for a stranger for whom there is no room."""
         view = self._nodes.get(key)
+        stranger = key in self._strangers
         if view is None:
-            view = self._nodes[key] = NodeView(key=key, accepted=dict(self._store.ledger(key)))
-            self._answers[key] = Answers()
+            if stranger and not self._strangers.may_add(METRICS_A_NODE):
+                return None
+            view = self._nodes[key] = accounts.opened(key, self._store)
+        if stranger:
+            silent = self._strangers.heard(key)
+            if silent is not None:
+                self._forget(silent)
         return view
 
+    def _forget(self, stranger: NodeKey) -> None:
+        self._nodes.pop(stranger, None)
+        self._live.forget_node(stranger)
+        self._counters.strangers_forgotten.inc()
+        self._complain(
+            "strangers", "", f"more than {len(self._strangers)} edge nodes that nobody configured; the silent ones go"
+        )
+
     def _node_birth(self, view: NodeView, payload: sparkplug_pb2.Payload, message: Message) -> None:
-        bdseq = next((int(one.long_value or one.int_value) for one in payload.metrics if one.name == BDSEQ), None)
-        view.session = session.birth(view.session, bdseq=bdseq, seq=payload.seq)
+        now = self._clock.monotonic()
+        view.session = session.birth(view.session, bdseq=_bdseq(payload), seq=payload.seq)
         view.log = next((one.string_value for one in payload.metrics if one.name == LOG and one.string_value), None)
         view.tables.clear()
         self._live.set_node(view.key, NodeFacts(born=True, since=message.received_at, heard=message.received_at))
         for device in self._live.of_node(view.key):
             device.facts = replace(device.facts, born=False)
+        held = self._told_log(message) if view.log is not None else None
+        for kind in accounts.begin(view, held, now=now, now_ms=message.received_at, batch=self.committing.filling()):
+            self._complain(kind, view.key.node, f"{view.key.group}/{view.key.node} {WORDS[kind]}")
         self._read(view, "", payload, message, birth=True)
-        self._answers[view.key].born(self._clock.monotonic())
+        view.heard = now
+        view.answers.born(now)
+
+    def _told_log(self, message: Message) -> Held | None:
+        try:
+            return accounts.told_log(message.payload)
+        except PayloadUnreadable as exc:
+            self._complain("held", message.topic, f"{message.topic}: {exc}")
+            return None
 
     def _node_death(self, view: NodeView, payload: sparkplug_pb2.Payload, message: Message) -> None:
-        bdseq = next((int(one.long_value or one.int_value) for one in payload.metrics if one.name == BDSEQ), None)
-        dead = session.death(view.session, bdseq)
+        dead = session.death(view.session, _bdseq(payload))
         if dead is None:
             self._drop("old_death", message.topic, f"{message.topic}: death of another session")
             return
@@ -195,81 +250,126 @@ class Ingest:
 
     def _later(self, view: NodeView, topic: Topic, payload: sparkplug_pb2.Payload, message: Message) -> None:
         seq = payload.seq if payload.HasField("seq") else None
-        view.session = session.message(view.session, seq, self._clock.monotonic())
+        now = self._clock.monotonic()
+        view.session = session.message(view.session, seq, now)
         if not view.session.born:
             self._drop("before_birth", message.topic, f"{message.topic}: data before birth")
             return
+        view.heard = now
         self._live.set_node(view.key, replace(self._live.node(view.key), heard=message.received_at))
         device = topic.device or ""
         match topic.kind:
             case MessageType.DBIRTH:
-                state = self._live.state(DeviceKey(topic.group, topic.node, device))
-                state.facts = DeviceFacts(
-                    born=True,
-                    since=message.received_at,
-                    claim=state.facts.claim,
-                    claimed=state.facts.claimed,
-                )
-                self._read(view, device, payload, message, birth=True)
+                self._device_birth(view, DeviceKey(topic.group, topic.node, device), payload, message)
             case MessageType.DDEATH:
-                state = self._live.state(DeviceKey(topic.group, topic.node, device))
-                state.facts = replace(state.facts, born=False, since=message.received_at)
-                _grow_stale(state.slots.values())
-                view.tables.pop(device, None)
-                self._live.touch()
+                self._device_death(view, DeviceKey(topic.group, topic.node, device), message)
             case _:
                 self._read(view, device, payload, message, birth=False)
+
+    def _device_birth(self, view: NodeView, key: DeviceKey, payload: sparkplug_pb2.Payload, message: Message) -> None:
+        state = self._live.state(key)
+        state.facts = DeviceFacts(
+            born=True, since=message.received_at, claim=state.facts.claim, claimed=state.facts.claimed
+        )
+        view.born_devices.add(key.device)
+        self._read(view, key.device, payload, message, birth=True)
+
+    def _device_death(self, view: NodeView, key: DeviceKey, message: Message) -> None:
+        state = self._live.state(key)
+        table = view.tables.pop(key.device, None)
+        if view.log is not None and table is not None and table.retired:
+            self._live.forget(key)
+            return
+        state.facts = replace(state.facts, born=False, since=message.received_at)
+        _grow_stale(state.slots.values())
+        self._live.touch()
 
     def _read(
         self, view: NodeView, device: str, payload: sparkplug_pb2.Payload, message: Message, *, birth: bool
     ) -> None:
-        if not birth and self._batch.wire_bytes + self._committing_bytes > MOST_UNDECIDED:
-            self._drop("undecided", "store", "more than 64 MiB wait for the store; not acknowledged")
-            return
-        if not self._batch:
-            self._batch_since = self._clock.monotonic()
+        keep = not self.committing.full
+        batch = self.committing.filling() if keep else Batch()
         try:
-            taken = (
-                read_birth(
+            if birth:
+                if not self._room_for(view, device, payload):
+                    self._drop(
+                        "too_many_strangers", view.key.node, f"{message.topic}: no room for a stranger's metrics"
+                    )
+                    return
+                taken = read_birth(
                     view,
                     device,
                     payload,
                     received_at=message.received_at,
                     store=self._store,
                     live=self._live,
-                    batch=self._batch,
+                    batch=batch,
                 )
-                if birth
-                else read_data(
+            else:
+                self._witness(view, device, payload, message)
+                taken = read_data(
                     view,
                     device,
                     payload,
                     message.payload,
                     received_at=message.received_at,
                     live=self._live,
-                    batch=self._batch,
+                    batch=batch,
+                    keep=keep,
+                    doubt=bool(self._doubt),
                 )
-            )
         except DataUnreadable as exc:
             view.session = session.unreadable(view.session)
             self._drop(str(exc), message.topic, f"{message.topic}: {exc}")
             return
-        self._batch.wire_bytes += len(message.payload)
-        self._count(view, taken, message)
+        except DataUndecided as exc:
+            self._drop(str(exc), "clock", f"{self._doubt}: readings of impossible times are not taken in")
+            return
+        if keep:
+            batch.wire_bytes += len(message.payload)
+            self._count(view, taken, message)
+        else:
+            self._drop("undecided", "store", "more than 64 MiB wait for the store; not acknowledged")
+        self._heed(view, taken, message)
         self._live.touch()
+
+    def _room_for(self, view: NodeView, device: str, payload: sparkplug_pb2.Payload) -> bool:
+        if view.key not in self._strangers:
+            return True
+        known = self._live.state(DeviceKey(view.key.group, view.key.node, device)).slots
+        return self._strangers.may_add(1 + sum(one.name not in known for one in payload.metrics))
+
+    def _witness(self, view: NodeView, device: str, payload: sparkplug_pb2.Payload, message: Message) -> None:
+        """Look at the edge node's clock now and then; only those that somebody configured are believed."""
+        now = self._clock.monotonic()
+        if now - view.witnessed < WITNESS_EVERY or view.key not in self._live.configured:
+            return
+        if payload.timestamp and speaks_now(view, device, payload):
+            view.witnessed = now
+            self._witnesses.heard(view.key, payload.timestamp - message.received_at, now)
 
     def _count(self, view: NodeView, taken: Taken, message: Message) -> None:
         self._counters.samples.inc(taken.samples)
-        wrong = taken.faults.count("impossible_time")
-        self._answers[view.key].times.note(self._clock.monotonic(), taken.samples, wrong)
+        if taken.positioned:
+            wrong = taken.faults.count("impossible_time")
+            view.answers.times.note(self._clock.monotonic(), taken.samples, wrong)
         if taken.again:
             self._counters.again.inc(taken.again)
         for reason in taken.faults:
             self._counters.quarantined.labels(reason).inc()
         if taken.faults:
             self._complain(taken.faults[0], message.topic, f"{message.topic}: {', '.join(sorted(set(taken.faults)))}")
+
+    def _heed(self, view: NodeView, taken: Taken, message: Message) -> None:
         if taken.hello is not None:
             self._on_hello(view.key, taken.hello)
+        if taken.depth:
+            view.depth = Depth(
+                records=taken.depth.get(DEPTH),
+                oldest=taken.depth.get(OLDEST),
+                bytes_on_disk=taken.depth.get(BYTES),
+                told_at=message.received_at,
+            )
 
     def _drop(self, reason: str, source: str, sentence: str) -> None:
         self._counters.dropped.labels(reason).inc()
@@ -285,96 +385,95 @@ class Ingest:
         self._complained[reason, source] = now
         log.warning("%s", sentence)
 
-    def _commit_if_due(self) -> None:
-        if not self._batch or (self._committing is not None and not self._committing.done()):
-            return
-        waited = self._clock.monotonic() - self._batch_since
-        if waited < MOST_WAIT and self._batch.samples < MOST_SAMPLES and not self._batch.events:
-            return
-        batch, self._batch = self._batch, Batch()
-        self._committing_bytes = batch.wire_bytes
-        self._committing = asyncio.create_task(self._commit(batch), name="ingest: commit")
-
-    async def _commit(self, batch: Batch) -> None:
-        """Commit, trying again for as long as it takes; then owe the edge nodes an answer."""
-        backoff = 0.5
-        while True:
-            started = self._clock.monotonic()
-            try:
-                await asyncio.to_thread(self._store.commit, batch, self._clock.now_ms())
-                break
-            except StoreUnavailable as exc:
-                self._counters.commit_failures.inc()
-                if not self._store_down:
-                    log.error("the store does not commit, acknowledgements are held: %s", exc)
-                self._store_down = str(exc)
-                await self._clock.sleep(backoff)
-                backoff = min(backoff * 2, MOST_BACKOFF)
-        if self._store_down:
-            log.warning("the store commits again")
-            self._store_down = ""
-        self._counters.commits.inc()
-        self._counters.commit_seconds.observe(self._clock.monotonic() - started)
-        self._committing_bytes = 0
+    def _committed(self, batch: Batch) -> None:
+        """Owe the edge nodes an answer, and raise the floors that this batch lets rise."""
+        rising: dict[NodeKey, NodeView] = {}
         for node, lineage, first, last in batch.committed:
-            self._answers[node].committed(lineage, first, last, batch.wire_bytes // len(batch.committed))
+            view = self._nodes.get(node)
+            if view is None:
+                continue
+            view.answers.committed(lineage, first, last, batch.wire_bytes // len(batch.committed))
+            if view.held is not None and lineage.epoch != view.held.epoch:
+                rising[node] = view
+        for view in rising.values():
+            accounts.raise_floor(view, self.committing.filling())
+        for raised in batch.floors:
+            view = self._nodes.get(raised.node)
+            if view is not None and accounts.spent(view):
+                view.answers.ledger_wanted()
         if batch.events:
             self._on_events()
 
+    def _lost(self, batch: Batch) -> None:
+        """Take back what was accepted with a batch that is not going to be committed."""
+        touched = {node for node, *_ in batch.committed}
+        touched |= {one.node for one in batch.floors} | {one.node for one in batch.voids}
+        for node in touched:
+            view = self._nodes.get(node)
+            if view is not None:
+                stored = accounts.opened(node, self._store)
+                view.accepted, view.floors, view.void = stored.accepted, stored.floors, stored.void
+                view.session = session.unreadable(view.session)
+        for node, lineage, first, last in self.committing.batch.committed:
+            view = self._nodes.get(node)
+            if view is not None:
+                view.accepted[lineage] = view.accepted.get(lineage, EMPTY) | RangeSet([(first, last)])
+
     async def _tick(self) -> None:
         while True:
-            await self._clock.sleep(0.5)
+            await self._clock.sleep(TICK)
             self._live.watch_silence()
-            self._counters.undecided.set(self._batch.wire_bytes + self._committing_bytes)
-            if not self._broker.ready:
-                continue
-            self._ask_for_births()
-            held = self.holding
-            self._counters.holding.set(1 if held else 0)
-            for key, answers in self._answers.items():
-                self._answer(key, answers, held=bool(held))
+            self._look_at_clock()
+            self._let_go()
+            self._counters.undecided.set(self.committing.undecided)
+            self._counters.holding.set(1 if self.holding else 0)
+            self._count_alarms()
+            if self._broker.ready:
+                self.answering.look(self.standing())
 
-    def _ask_for_births(self) -> None:
-        now, asked = self._clock.monotonic(), 0
+    def _look_at_clock(self) -> None:
+        now = self._clock.monotonic()
+        doubt = clock_fault(
+            synchronised=not self._settings.ask_kernel or kernel_synchronised(),
+            started_early=self._started_early,
+            now_ms=self._clock.now_ms(),
+            newest_received=self._store.newest_received(),
+            ahead=self._witnesses.ahead(now),
+        )
+        if doubt and not self._doubt:
+            log.error("acknowledgements are held: %s", doubt)
+        elif self._doubt and not doubt:
+            log.warning("the clock is believed again")
+        self._doubt = doubt
+
+    def _received_at(self) -> int:
+        """Return what a commit is dated: never beyond what is stored while the clock may be ahead."""
+        newest = self._store.newest_received()
+        return min(self._clock.now_ms(), newest) if self._doubt and newest else self._clock.now_ms()
+
+    def _let_go(self) -> None:
+        """Let devices go that their edge node does not know any more: every configured one is born with its node."""
+        now = self._clock.monotonic()
         for view in self._nodes.values():
-            view.session = session.overdue(view.session, now, self._settings.reorder_seconds)
-            if asked >= REBIRTHS_A_SECOND // 2:  # a tick is half a second
-                return
-            after = session.asks(view.session, now)
-            if after is not None:
-                view.session = after
-                asked += 1
-                self.ask_for_birth(view.key)
+            if view.settled or view.log is None or not view.session.born or now - view.born_at < GONE_AFTER:
+                continue
+            view.settled = True
+            for state in self._live.of_node(view.key):
+                if state.key.device not in view.born_devices:
+                    log.info("%s/%s is no device of its edge node any more", state.key.node, state.key.device)
+                    self._live.forget(state.key)
 
-    def ask_for_birth(self, key: NodeKey) -> bool:
-        """Send `Node Control/Rebirth` = true; return whether it could be sent."""
-        now = self._clock.now_ms()
-        metric = WireMetric(name=REBIRTH, at=now, datatype=DataType.BOOLEAN, value=True)
-        self._counters.rebirths.inc()
-        log.info("asking %s/%s for a rebirth", key.group, key.node)
-        return self._send(key, Payload(at=now, metrics=(metric,)))
+    def _count_alarms(self) -> None:
+        now = self._clock.monotonic()
+        standing = [kind for view in self._nodes.values() for kind in accounts.active(view, now)]
+        for kind in AlarmKind:
+            self._counters.alarms.labels(kind.value).set(standing.count(kind))
 
-    def _answer(self, key: NodeKey, answers: Answers, *, held: bool) -> None:
-        view, now = self._nodes[key], self._clock.monotonic()
-        if view.log is None or not view.session.born:
-            return
-        due = answers.due(now, held=held, store_down=bool(self._store_down))
-        if due is None:
-            return
-        if answers.times.wild(now):
-            sentence = f"{key.node}: too many impossible times; not acknowledged while that lasts, mend its clock"
-            self._complain("wild_clock", key.node, sentence)
-            return
-        what: Ledger | Committed = answers.news(view.log)
-        if due is Ledger:
-            what = answers.ledger(self._store.ledger(key), view.log, store_down=bool(self._store_down))
-        if self._send(key, answer(what, self._clock.now_ms())):
-            answers.told(what, now)
 
-    def _send(self, key: NodeKey, payload: Payload) -> bool:
-        return self._broker.publish(str(Topic(key.group, MessageType.NCMD, key.node)), encode(payload))
+def _bdseq(payload: sparkplug_pb2.Payload) -> int | None:
+    return next((int(one.long_value or one.int_value) for one in payload.metrics if one.name == BDSEQ), None)
 
 
 def _grow_stale(slots: Iterable[Slot]) -> None:
     for slot in slots:
-        slot.quality = int(Quality.STALE)
+        slot.mark = int(Quality.STALE) << 8 | slot.mark & 0xFF

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from contract.catalog import Kind, metric
 from contract.clock import Clock
-from contract.metrics import DataType, Instrument, Quality, Value
+from contract.metrics import DataType, Quality, Value
 from hub.devices import DeviceKey, NodeKey, device_id
 from hub.presence import DeviceFacts, NodeFacts, Presence, of_device, of_node
+from hub.storage.timeseries import INSTRUMENT_BITS, TIME_BITS, TIME_SHIFT
 
 UNTOLD_SECONDS = 300
 """How long a stranger's value counts as current: strangers do not say how often they report."""
@@ -23,6 +24,7 @@ class LiveValue:
     at: int
     quality: int
     instrument: int
+    time: int
     unit: str
     fresh_until: int
     event: bool
@@ -44,13 +46,13 @@ class LiveDevice:
 class Slot:
     """Where the newest sample of one metric is put; the one object a sample touches."""
 
-    __slots__ = ("at", "event", "instrument", "max_report_ms", "quality", "unit", "value")
+    __slots__ = ("at", "event", "mark", "max_report_ms", "unit", "value")
 
     def __init__(self, *, unit: str, max_report_ms: int, event: bool) -> None:
         self.at = -1
         self.value: Value = None
-        self.quality = int(Quality.STALE)
-        self.instrument = int(Instrument.MEASURING)
+        self.mark = int(Quality.STALE) << 8
+        """quality << 8 | flags, as it is stored."""
         self.unit = unit
         self.max_report_ms = max_report_ms
         self.event = event
@@ -94,7 +96,8 @@ class LiveState:
         self._waiting: set[asyncio.Event] = set()
         self._seen: tuple[Presence, ...] = ()
         self.version = 0
-        for node in configured:
+        self.configured = frozenset(configured)
+        for node in self.configured:
             self.state(DeviceKey(node.group, node.node, "")).kind = Kind.EDGE_NODE
             self._nodes[node] = NodeFacts()
 
@@ -117,6 +120,19 @@ class LiveState:
     def of_node(self, key: NodeKey) -> list[DeviceState]:
         """Return the states of an edge node's devices, without the edge node itself."""
         return [one for known, one in self._devices.items() if known.of_node == key and known.device]
+
+    def forget(self, key: DeviceKey) -> None:
+        """Let go of a device that is gone for good, or of an edge node."""
+        if self._devices.pop(key, None) is not None:
+            del self._by_id[device_id(key)]
+            self.touch()
+
+    def forget_node(self, key: NodeKey) -> None:
+        """Let go of an edge node and all its devices."""
+        for state in self.of_node(key):
+            self.forget(state.key)
+        self.forget(DeviceKey(key.group, key.node, ""))
+        self._nodes.pop(key, None)
 
     def touch(self) -> None:
         """Say that something visible changed."""
@@ -170,8 +186,9 @@ class LiveState:
                     metric=name,
                     value=slot.value,
                     at=slot.at,
-                    quality=slot.quality,
-                    instrument=slot.instrument,
+                    quality=slot.mark >> 8,
+                    instrument=slot.mark & INSTRUMENT_BITS,
+                    time=(slot.mark & TIME_BITS) >> TIME_SHIFT,
                     unit=slot.unit,
                     fresh_until=slot.at + slot.max_report_ms,
                     event=slot.event,

@@ -32,9 +32,11 @@ class SentOut(BaseModel):
 
 @router.post("/{group}/{node}/rebirth", status_code=202)
 async def rebirth(group: str, node: str, hub: Given) -> SentOut:
-    """Ask an edge node for all its births."""
-    if not hub.ingest.ask_for_birth(_key(group, node)):
+    """Have an edge node asked for all its births: at once, or when its last request is a minute old."""
+    if not hub.broker.ready:
         raise ProblemRaised(503, "the broker is not connected; try again when /readyz says so")
+    if not hub.ingest.want_birth(_key(group, node)):
+        raise ProblemRaised(404, f"edge node {node!r} was not heard since the hub started")
     return SentOut(sent=True)
 
 

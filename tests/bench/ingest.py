@@ -23,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from contract import sparkplug_pb2
 from contract.catalog import KIND
 from contract.clock import SystemClock
-from contract.delivery import EPOCH, FIRST, LAST, LOG
+from contract.delivery import EPOCH, FIRST, LAST, Held, held_metrics
 from contract.metrics import DataType
 from contract.payload import Payload, WireMetric, encode
 from hub.broker import Broker, Message
@@ -47,7 +47,8 @@ def births(now: int) -> list[tuple[str, bytes]]:
     positions = (EPOCH, FIRST, LAST)
     node = [
         WireMetric(name="bdSeq", at=now, datatype=DataType.INT64, value=0),
-        WireMetric(name=LOG, at=now, datatype=DataType.STRING, value="bench"),
+        *held_metrics(Held(log="bench", epoch=1, positions={}), now),
+        WireMetric(name=EPOCH, at=now, datatype=DataType.UINT64, value=1),
     ]
     device = [
         WireMetric(name=name, alias=alias, at=now, datatype=DataType.UINT64, value=0)
@@ -142,7 +143,7 @@ def in_process(folder: Path) -> float:
         for start in range(0, len(raw), step):
             part = raw[start : start + step]
             stages["decode"] += spent(lambda part=part: decode(part))  # type: ignore[misc]  # bound at once
-            batch, ingest._batch = ingest._batch, Batch()  # the ingest's own loop, by hand
+            batch, ingest.committing.batch = ingest.committing.batch, Batch()  # the ingest's own loop, by hand
             stages["commit"] += spent(lambda batch=batch: store.commit(batch, now))  # type: ignore[misc]  # bound at once
         assert store.stats().samples == SAMPLES
         size = store.stats().bytes_on_disk / SAMPLES

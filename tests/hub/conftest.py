@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from contract.catalog import CATALOG, KIND, STATE, Kind
-from contract.delivery import EPOCH, FIRST, LAST, LOG
+from contract.delivery import EPOCH, FIRST, LAST, Committed, Held, Ledger, held_metrics, read_answer
 from contract.metrics import DataType, Metric, Value
 from contract.payload import DataSet, Payload, WireMetric, decode, encode
 from contract.topics import MessageType, Topic
+from hub.answering import Standing
 from hub.broker import Message
 from hub.counters import Counters
 from hub.devices import NodeKey
@@ -51,31 +52,47 @@ class Intake:
         raw = payload if isinstance(payload, bytes) else encode(payload)
         self.ingest.take_in(Message(str(Topic("g", kind, node, device)), raw, self.clock.now_ms()))
 
-    def births(self, *, log: str | None = "log", device: str = "probe", kind: Kind = Kind.WATER_PROBE) -> None:
-        self.give(MessageType.NBIRTH, node_birth(log, self.clock.now_ms()))
-        self.give(MessageType.DBIRTH, device_birth(kind, self.clock.now_ms(), ours=log is not None), device)
+    def births(
+        self,
+        *,
+        log: str | None = "log",
+        device: str = "probe",
+        kind: Kind = Kind.WATER_PROBE,
+        held: Held | None = None,
+        node: str = "n-01",
+    ) -> None:
+        now = self.clock.now_ms()
+        self.give(MessageType.NBIRTH, node_birth(log, now, held), node=node)
+        self.give(MessageType.DBIRTH, device_birth(kind, now, ours=log is not None), device, node=node)
 
     async def commit(self) -> None:
-        await self.ingest._commit(self.ingest._batch)
-        from hub.storage.timeseries import Batch
+        await self.ingest.committing.flush()
 
-        self.ingest._batch = Batch()
+    def answer(self, *, doubt: str = "", closed: bool = False) -> list[Ledger | Committed]:
+        """Return what an edge node is told now."""
+        before = len(self.line.sent)
+        self.ingest.answering.answer(self.ingest._nodes[NODE], Standing(doubt=doubt, closed=closed))
+        return [one for _, payload in self.line.sent[before:] for one in read_answer(payload)]
 
 
 def wire(name: str, datatype: DataType, value: Value | DataSet, at: int, alias: int | None = None) -> WireMetric:
     return WireMetric(name=name, alias=alias, at=at, datatype=datatype, value=value)
 
 
-def node_birth(log: str | None, at: int) -> Payload:
+def node_birth(log: str | None, at: int, held: Held | None = None) -> Payload:
     metrics = [
         wire("bdSeq", DataType.INT64, 1, at),
         wire("Node Control/Rebirth", DataType.BOOLEAN, False, at),
     ]
     if log is not None:
+        told = held or Held(log=log, epoch=1, positions={})
         metrics += [
-            wire(LOG, DataType.STRING, log, at),
+            *held_metrics(told, at),
             wire(KIND, DataType.STRING, "edge_node", at),
-            *(wire(name, DataType.UINT64, 1, at, alias) for alias, name in ((1, EPOCH), (2, FIRST), (3, LAST))),
+            *(
+                wire(name, DataType.UINT64, told.epoch, at, alias)
+                for alias, name in ((1, EPOCH), (2, FIRST), (3, LAST))
+            ),
             wire("Presence/probe", DataType.STRING, None, at, 4),
             wire("Announcement/Outcome", DataType.STRING, None, at, 5),
         ]

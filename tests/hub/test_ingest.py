@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contract import sparkplug_pb2
 from contract.catalog import Kind
-from contract.delivery import Committed, Ledger, read_answer
+from contract.delivery import Committed, Ledger
 from contract.metrics import DataType
 from contract.payload import Payload, encode
 from contract.positions import Lineage, RangeSet
@@ -140,8 +140,8 @@ async def test_an_unknown_alias_is_not_acknowledged_and_asks_for_a_rebirth(intak
     await intake.commit()
     assert intake.store.stats().samples == 0
     assert intake.store.ledger(NODE) == {}
-    intake.ingest._ask_for_births()
-    intake.ingest._ask_for_births()
+    intake.ingest.answering.ask_for_births()
+    intake.ingest.answering.ask_for_births()
     rebirths = [payload for topic, payload in intake.line.sent if topic == "spBv1.0/g/NCMD/n-01"]
     assert [one.metrics[0].name for one in rebirths] == ["Node Control/Rebirth"]
     assert rebirths[0].seq is None
@@ -205,7 +205,7 @@ async def test_a_store_that_is_down_holds_acknowledgements_and_live_state_goes_o
     intake.store._books._database.execute("PRAGMA max_page_count = 1")
     big = [make.by_alias(PH, DataType.DOUBLE, 7 + one / 1000, now + one) for one in range(4000)]
     intake.give(MessageType.DDATA, make.data(*big, at=now, last=3999), "probe")
-    batch = intake.ingest._batch
+    batch = intake.ingest.committing.batch
     with pytest.raises(StoreUnavailable, match="full"):
         intake.store.commit(batch, now)
     assert intake.store.ledger(NODE) == {}
@@ -219,21 +219,15 @@ async def test_a_store_that_is_down_holds_acknowledgements_and_live_state_goes_o
 async def test_the_hub_tells_its_ledger_after_a_birth_and_what_it_committed_since(intake: Any, make: Any) -> None:
     now = intake.clock.now_ms()
     intake.births()
-    answers = intake.ingest._answers[NODE]
-    intake.ingest._answer(NODE, answers, held=False)
-    (ledger,) = read_answer(intake.line.sent[-1][1])
+    (ledger,) = intake.answer()
     assert isinstance(ledger, Ledger)
     assert ledger.window > 0
     intake.give(MessageType.DDATA, make.data(make.by_alias(PH, DataType.DOUBLE, 7.0, now), at=now), "probe")
-    intake.ingest._answer(NODE, answers, held=False)
-    assert len(intake.line.sent) == 1, "nothing is acknowledged before it is committed"
+    assert intake.answer() == [], "nothing is acknowledged before it is committed"
     await intake.commit()
     await intake.clock.advance(6)
-    intake.ingest._answer(NODE, answers, held=True)
-    assert len(intake.line.sent) == 1, "a hub that must not be believed acknowledges nothing"
-    intake.ingest._answer(NODE, answers, held=False)
-    (committed,) = read_answer(intake.line.sent[-1][1])
-    assert committed == Committed(positions={LINEAGE: RangeSet([(0, 0)])})
+    assert intake.answer(doubt="the clock is wrong") == [], "a hub that must not be believed acknowledges nothing"
+    assert intake.answer() == [Committed(positions={LINEAGE: RangeSet([(0, 0)])})]
 
 
 async def test_a_hello_is_handed_on(intake: Any, make: Any) -> None:
@@ -246,7 +240,7 @@ async def test_a_hello_is_handed_on(intake: Any, make: Any) -> None:
     assert intake.hellos == ["signed", "signed"]
 
 
-epochs = count(2**40)
+offsets = count(2**40)
 mutations = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6)
 
 
@@ -265,7 +259,8 @@ async def test_mutilated_messages_never_stop_the_others(
         intake.give(kind, bytes(raw[: len(raw) - cut % len(raw)]) + tail, device)
         intake.give(kind, tail, device)
     intake.births()
-    fresh = make.data(make.by_alias(PH, DataType.DOUBLE, 7.3, now), at=now, epoch=next(epochs))
+    number = next(offsets)
+    fresh = make.data(make.by_alias(PH, DataType.DOUBLE, 7.3, now), at=now, first=number, last=number)
     intake.give(MessageType.DDATA, fresh, "probe")
     await intake.commit()
     raw_values = intake.store.raw(PROBE, "Water/pH", now, now + 1, 10).value

@@ -10,6 +10,7 @@ import pytest
 from contract.catalog import Kind
 from contract.catalog import metric as known
 from contract.clock import SystemClock
+from hub.alias_tables import GOOD_MARK
 from hub.app import create
 from hub.config import BroadcastConfig, BrokerConfig, Config, EdgeNodeConfig, HubConfig
 from hub.devices import DeviceKey, NodeKey
@@ -42,7 +43,7 @@ def fill(hub: Any) -> None:
             declared = known(kind, metric)
             assert declared is not None
             slot = state.slot(metric, declared.datatype, declared.unit)
-            slot.at, slot.value, slot.quality = now - 4000, value, 192
+            slot.at, slot.value, slot.mark = now - 4000, value, GOOD_MARK
     hub.live.touch()
 
 
