@@ -155,7 +155,7 @@ def segments_of(store: Path) -> list[str]:
     with closing(sqlite3.connect(f"file:{store}?immutable=1", uri=True)) as database:
         if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'segments'").fetchone() is None:
             return []
-        return [str(name) for (name,) in database.execute("SELECT name FROM segments")]
+        return [str(file) for (file,) in database.execute("SELECT file FROM segments")]
 
 
 @contextmanager

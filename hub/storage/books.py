@@ -12,7 +12,7 @@ from contract.metrics import DataType
 from contract.positions import EMPTY, Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.storage.database import open_database
-from hub.storage.timeseries import Batch, EventRow, Quarantined, StoreUnavailable, Void
+from hub.storage.timeseries import Batch, EventRow, PutAside, Quarantined, StoreUnavailable, Void
 
 Write = Callable[[sqlite3.Connection], None]
 
@@ -177,6 +177,14 @@ class Books:
             (*values, *of_node, most),
         )
         return [_quarantined(row) for row in rows]
+
+    def put_aside(self, node: NodeKey) -> Sequence[PutAside]:
+        rows = self.read(
+            'SELECT reason, sum(samples), max(received_at) AS newest FROM quarantine WHERE "group" = ? AND node = ?'
+            " GROUP BY reason ORDER BY newest DESC",
+            (node.group, node.node),
+        )
+        return [PutAside(reason=reason, samples=samples, newest=newest) for reason, samples, newest in rows]
 
     def events(self, after: int, metric: str, most: int) -> Sequence[EventRow]:
         rows = self.read(

@@ -36,6 +36,7 @@ from hub.storage.timeseries import (
     Completeness,
     EventRow,
     Interval,
+    PutAside,
     Quarantined,
     Raw,
     Rows,
@@ -160,6 +161,9 @@ class EmbeddedStore:
 
     def quarantined(self, after: int, most: int, node: NodeKey | None = None) -> Sequence[Quarantined]:
         return self._books.quarantined(after, most, node)
+
+    def put_aside(self, node: NodeKey) -> Sequence[PutAside]:
+        return self._books.put_aside(node)
 
     def last(self, group: str | None = None) -> Rows:
         names = self._books.all_series()

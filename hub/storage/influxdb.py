@@ -37,6 +37,7 @@ from hub.storage.timeseries import (
     Completeness,
     EventRow,
     Interval,
+    PutAside,
     Quarantined,
     Raw,
     Rows,
@@ -164,6 +165,9 @@ class InfluxStore:
 
     def quarantined(self, after: int, most: int, node: NodeKey | None = None) -> Sequence[Quarantined]:
         return self._books.quarantined(after, most, node)
+
+    def put_aside(self, node: NodeKey) -> Sequence[PutAside]:
+        return self._books.put_aside(node)
 
     def events(self, after: int, metric: str, most: int) -> Sequence[EventRow]:
         return self._books.events(after, metric, most)

@@ -126,6 +126,15 @@ class Void:
     at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutAside:
+    """What is in quarantine of one edge node for one reason: how many samples, and when the newest came (ms)."""
+
+    reason: str
+    samples: int
+    newest: int
+
+
 @dataclass(slots=True)
 class Batch:
     """What is committed together, or not at all."""
@@ -272,6 +281,10 @@ class TimeSeries(Protocol):
 
     def quarantined(self, after: int, most: int, node: NodeKey | None = None) -> Sequence[Quarantined]:
         """Return what is in quarantine with an id above `after`, oldest first, of one edge node or of all."""
+        ...
+
+    def put_aside(self, node: NodeKey) -> Sequence[PutAside]:
+        """Return what is in quarantine of one edge node, by reason, the newest reason first."""
         ...
 
     def last(self, group: str | None = None) -> Rows:

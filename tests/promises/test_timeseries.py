@@ -261,6 +261,15 @@ def test_a_void_range_is_told_once_however_often_it_is_reported(store: TimeSerie
     assert store.completeness(NODE, 0, 100).void == 5
 
 
+def test_what_is_put_aside_is_told_by_reason(store: TimeSeries) -> None:
+    def bad(reason: str, samples: int, received_at: int) -> Quarantined:
+        return Quarantined(key=KEY, reason=reason, payload=b"x", received_at=received_at, samples=samples)
+
+    store.commit(Batch(quarantined=[bad("old", 3, 5), bad("new", 1, 7), bad("old", 2, 6)]), 9)
+    assert [(one.reason, one.samples, one.newest) for one in store.put_aside(NODE)] == [("new", 1, 7), ("old", 5, 6)]
+    assert list(store.put_aside(NodeKey("g", "other"))) == []
+
+
 def test_what_leaves_quarantine_is_stored_by_the_same_commit(store: TimeSeries) -> None:
     bad = Quarantined(key=KEY, reason="bad", payload=b"x", received_at=2, samples=3)
     store.commit(Batch(quarantined=[bad, bad]), 9)
