@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from contract.broadcast import Bundle, next_root, pinned_root, verified
 from contract.clock import Clock
-from hub import announcements, api, broker, ingest, web
+from hub import announcements, api, broker, chosen, ingest, web
 from hub.api import problems
 from hub.audio import AudioStore
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
@@ -20,12 +20,12 @@ from hub.counters import Counters
 from hub.devices import NodeKey
 from hub.exports import Exports
 from hub.given import Hub
+from hub.housekeeping import keep_house
 from hub.live_state import LiveState
 from hub.loopback import LoopbackOnly
 from hub.places import Places
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
-from hub.storage.embedded import EmbeddedStore
 from hub.trust import Trust, identity
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def create(config: Config, clock: Clock) -> FastAPI:
             running = [
                 asyncio.create_task(hub.broker.run(), name="broker"),
                 asyncio.create_task(hub.ingest.run(), name="ingest"),
+                asyncio.create_task(keep_house(hub.store, clock, lambda: hub.ingest.holding), name="housekeeping"),
             ]
             if hub.announcements is not None:
                 running.append(asyncio.create_task(hub.announcements.run(), name="announcements"))
@@ -68,8 +69,8 @@ def create(config: Config, clock: Clock) -> FastAPI:
 
 def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
     folder, counters, places = config.hub.state_dir, Counters(), Places(config.edge_nodes)
-    store = files.enter_context(EmbeddedStore(folder))
     live = LiveState(clock, places.nodes)
+    store = files.enter_context(chosen.store(config, lambda key: live.state(key).kind))
     line = broker.Broker(_broker_settings(config), state_file=folder / "host-state", clock=clock)
     audio = AudioStore(folder / "audio")
     spoken: announcements.Announcements | None = None

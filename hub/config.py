@@ -1,9 +1,11 @@
 """What the hub is told in its one TOML file: read, checked, and refused with the way out."""
 
 import ipaddress
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -30,6 +32,19 @@ reorder_seconds = 5              # how long a gap in a node's messages may stay 
 # username = "hub"
 # password_file = "broker.password"
 
+[store]
+kind = "embedded"                # "embedded": files in state_dir; "influxdb": an InfluxDB 2.x server
+retention_days = 1100            # older readings are let go
+
+# [store.influx]                 # with kind = "influxdb"
+# url = "http://127.0.0.1:8086"
+# org = "hamlet"
+# token_file = "influx.token"    # may read and write both buckets; may make them, where they are not there yet
+# bucket = "readings"
+# delivery_bucket = "delivery"   # what was acknowledged: keeps for ever, and is backed up together with the other
+# write_seconds = 10             # how long a write, or a question, may take
+# query_seconds = 60
+
 [broadcast]                      # without it nothing can be announced
 signer_socket = "signer.sock"    # of `hamlet-hub signer`
 roots = ["root.json"]            # the province's root and its successors, oldest first
@@ -42,6 +57,10 @@ commune = "Xã An Thạnh"
 hamlet = "Ấp Bình Hòa"
 identity = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="   # the box's public identity key
 """
+
+
+_LOGIN = re.compile(r"//[^/@]*@")
+"""A login in an address: not to be said again in an error."""
 
 
 class _Strict(BaseModel):
@@ -89,6 +108,57 @@ class BrokerConfig(_Strict):
     password_file: Path | None = None
 
 
+class InfluxConfig(_Strict):
+    """An InfluxDB 2.x server."""
+
+    url: str
+    org: Annotated[str, Field(min_length=1, max_length=100)]
+    token_file: Path
+    bucket: Annotated[str, Field(min_length=1, max_length=100)] = "readings"
+    delivery_bucket: Annotated[str, Field(min_length=1, max_length=100)] = "delivery"
+    write_seconds: float = Field(default=10, ge=1, le=300)
+    query_seconds: float = Field(default=60, ge=1, le=3600)
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, text: str) -> str:
+        told = urlsplit(text)
+        if told.scheme not in {"http", "https"} or not told.hostname or told.path.strip("/") or told.query:
+            raise ValueError('must be an address such as "http://127.0.0.1:8086"')
+        if "@" in told.netloc:
+            raise ValueError("must have no password in it; the token goes into the file named by token_file")
+        return text.rstrip("/")
+
+    @field_validator("bucket", "delivery_bucket")
+    @classmethod
+    def _may_be_a_bucket(cls, text: str) -> str:
+        if text.startswith("_") or '"' in text:
+            raise ValueError("must not begin with '_' or contain '\"'")
+        return text
+
+    @model_validator(mode="after")
+    def _two_buckets(self) -> "InfluxConfig":
+        if self.bucket == self.delivery_bucket:
+            raise ValueError(f"bucket and delivery_bucket must differ, both are {self.bucket!r}: one of them expires")
+        return self
+
+
+class StoreConfig(_Strict):
+    """Where readings are kept, and for how long."""
+
+    kind: Literal["embedded", "influxdb"] = "embedded"
+    retention_days: int = Field(default=1100, ge=60, le=36_500)
+    influx: InfluxConfig | None = None
+
+    @model_validator(mode="after")
+    def _names_its_server(self) -> "StoreConfig":
+        if self.kind == "influxdb" and self.influx is None:
+            raise ValueError('kind = "influxdb" needs a section [store.influx]; `hamlet-hub sample-config` shows one')
+        if self.kind == "embedded" and self.influx is not None:
+            raise ValueError('[store.influx] is there but kind is "embedded": say kind = "influxdb", or remove it')
+        return self
+
+
 class BroadcastConfig(_Strict):
     """The signer, and the trust that is passed on."""
 
@@ -126,6 +196,7 @@ class Config(_Strict):
 
     hub: HubConfig
     broker: BrokerConfig = BrokerConfig()
+    store: StoreConfig = StoreConfig()
     broadcast: BroadcastConfig | None = None
     edge_nodes: list[EdgeNodeConfig] = []
 
@@ -160,6 +231,8 @@ def problems(config: Config) -> list[str]:
     wanted: list[tuple[str, Path]] = []
     if config.broker.password_file is not None:
         wanted.append(("broker password_file", config.broker.password_file))
+    if config.store.influx is not None:
+        wanted.append(("store influx.token_file", config.store.influx.token_file))
     if config.broadcast is not None:
         wanted += [("broadcast roots", one) for one in config.broadcast.roots]
         wanted.append(("broadcast bundle", config.broadcast.bundle))
@@ -187,8 +260,13 @@ def _absolute(config: Config, folder: Path) -> Config:
                 "bundle": folder / broadcast.bundle,
             }
         )
+    store = config.store
+    if store.influx is not None:
+        influx = store.influx.model_copy(update={"token_file": folder / store.influx.token_file})
+        store = store.model_copy(update={"influx": influx})
     return config.model_copy(
         update={
+            "store": store,
             "hub": hub.model_copy(update={"state_dir": folder / hub.state_dir, "status_file": status}),
             "broker": broker.model_copy(update={"password_file": password}),
             "broadcast": broadcast,
@@ -205,4 +283,5 @@ def _sentence(error: dict[str, object]) -> str:
     if error["type"] == "missing":
         return f"{where}: is missing; `hamlet-hub sample-config` shows what it looks like"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return message if not location else f"{where}: {message} (got {error['input']!r:.80})"
+    got = "" if isinstance(error["input"], dict) else f" (got {_LOGIN.sub('//…@', repr(error['input'])):.80})"
+    return message if not location else f"{where}: {message}{got}"

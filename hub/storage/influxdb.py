@@ -11,7 +11,7 @@ import threading
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,7 +69,7 @@ class Settings:
 
     url: str
     org: str
-    token: str
+    token: str = field(repr=False)
     bucket: str = "readings"
     delivery_bucket: str = "delivery"
     retention_days: int | None = None
