@@ -8,7 +8,7 @@ import sys
 import wave
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from contract.broadcast import Hello, Order, Outcome, read, signed
 from contract.clock import SystemClock
 from contract.commands import Stage
 from contract.payload import decode
-from edge.broadcast import Accepted, Situation, examine
+from edge.broadcast import Accepted, Again, Situation, examine
 from hub.announcements import AnnouncementRefused, Announcements, Request
 from hub.app import trust_of
 from hub.audio import AudioRefused, AudioStore
+from hub.backup import back_up
 from hub.config import BroadcastConfig, EdgeNodeConfig
 from hub.devices import DeviceKey, NodeKey
+from hub.restore import restore
 from hub.signer import ceremony
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
@@ -392,6 +394,51 @@ async def test_a_store_restored_from_a_backup_does_not_hide_outcomes(tmp_path: P
             station.report(made.id, Stage.FINISHED)
             await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
             assert station.store.cursor() == 1
+
+
+async def test_a_hub_from_a_backup_lets_nothing_sound_twice_and_learns_what_became_of_it(
+    tmp_path: Path, eventually: Any
+) -> None:
+    state, backup, now = tmp_path / "hub", tmp_path / "backup", SystemClock().now_ms()
+    state.mkdir()
+    (state / "keys").symlink_to(tmp_path / "keys")
+    async with signer_at(tmp_path) as signer:
+        (state / "s.sock").symlink_to(tmp_path / "s.sock")
+        async with opened(state, SystemClock(), signer) as station:
+            station.greet()
+            made = await station.announcements.announce(request())
+            await eventually(station.envelopes)
+            await asyncio.to_thread(back_up, state, backup, host_id="hub", made_at=now, made_by="lan")
+            station.report(made.id, Stage.FINISHED)
+            await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
+            first = station.envelopes()[0]
+        await asyncio.to_thread(restore, state, backup, host_id="hub", now=now, who="minh")
+        async with opened(state, SystemClock(), signer) as station:
+            assert station.stages(made.id) == [Stage.SENT] * 2, "what the hub remembers now"
+            station.greet(challenge="d" * 32)
+            await eventually(station.envelopes)
+            situation = Situation(
+                node="n-01",
+                deployment="d",
+                bundle=station.trust.bundle,
+                speakers=frozenset({"loa-1", "loa-2"}),
+                monotonic=10.0,
+                wall=0,
+                clock_trusted=False,
+                challenges={CHALLENGE: 5.0, "d" * 32: 6.0},
+            )
+            before = examine(first, situation)
+            assert isinstance(before, Accepted)
+            remembered = replace(situation, known={made.id: before.digest})
+            assert all(isinstance(examine(one, remembered), Again) for one in station.envelopes())
+            station.report(made.id, Stage.FINISHED)  # as its log brings it, once more
+            await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
+            assert station.store.undelivered() == []
+            quiet = len(station.envelopes())
+            station.greet(challenge="e" * 32)
+            other = await station.announcements.announce(request())
+            await eventually(lambda: len(station.envelopes()) > quiet)
+            assert {one.id for one in station.orders()[quiet:]} == {other.id}
 
 
 async def test_a_disk_that_was_full_delays_outcomes_and_ends_nothing(
