@@ -36,7 +36,7 @@ def _lines(rows: Rows, nodes: Collection[str] | None, devices: Collection[str] |
             continue
         name = (group, node, device, metric)
         if name != before:
-            before, head = name, ",".join(_word(one) for one in name)
+            before, head = name, ",".join(word(one) for one in name)
         if number is not None:
             value = repr(number)
         elif integer is not None:
@@ -47,7 +47,8 @@ def _lines(rows: Rows, nodes: Collection[str] | None, devices: Collection[str] |
         yield f"{head},{at},{value},{quality},{flags & INSTRUMENT_BITS},{time}\r\n"
 
 
-def _word(text: str) -> str:
+def word(text: str) -> str:
+    """Return a name as a cell, in quotes only where it needs them."""
     text = _harmless(text)
     return _quoted(text) if _NEEDS_QUOTES.intersection(text) else text
 

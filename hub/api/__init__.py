@@ -1,14 +1,29 @@
 """The hub for programs: JSON, one file per noun."""
 
-from hub.api import announcements, audio, availability, communes, devices, edge_nodes, health, last, samples, stats
+from hub.api import (
+    announcements,
+    audio,
+    availability,
+    communes,
+    completeness,
+    delivery,
+    devices,
+    edge_nodes,
+    health,
+    last,
+    samples,
+    stats,
+)
 
 ROUTERS = (
     devices.router,
     edge_nodes.router,
+    delivery.router,
     samples.router,
     last.router,
     availability.router,
     communes.router,
+    completeness.router,
     stats.router,
     announcements.router,
     audio.router,
