@@ -80,7 +80,7 @@ class Committing:
         """Commit what was taken in by now, trying for as long as it takes."""
         if self._task is not None:
             await self._task
-        if self.batch:
+        while self.batch:
             await self._commit(self._next())
 
     async def end(self) -> None:

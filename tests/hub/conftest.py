@@ -99,8 +99,8 @@ def node_birth(log: str | None, at: int, held: Held | None = None) -> Payload:
     return Payload(at=at, seq=0, metrics=tuple(metrics))
 
 
-def device_birth(kind: Kind, at: int, *, ours: bool = True) -> Payload:
-    metrics = [wire(KIND, DataType.STRING, kind.value, at)] if ours else []
+def device_birth(kind: str, at: int, *, ours: bool = True) -> Payload:
+    metrics = [wire(KIND, DataType.STRING, str(kind), at)] if ours else []
     if ours:
         metrics += [
             wire(name, DataType.UINT64, None, at, alias) for alias, name in ((11, EPOCH), (12, FIRST), (13, LAST))
@@ -109,9 +109,9 @@ def device_birth(kind: Kind, at: int, *, ours: bool = True) -> Payload:
     return Payload(at=at, seq=1, metrics=tuple(metrics))
 
 
-def _measured(kind: Kind) -> list[Metric]:
+def _measured(kind: str) -> list[Metric]:
     """Return a kind's metrics, those it is there for first."""
-    return sorted(CATALOG[kind].metrics, key=lambda one: one.name == STATE)
+    return sorted(CATALOG[Kind(kind)].metrics, key=lambda one: one.name == STATE)
 
 
 def by_alias(alias: int, datatype: DataType, value: Value, at: int, *, historical: bool = False) -> WireMetric:
@@ -127,22 +127,33 @@ def data(*samples: WireMetric, first: int = 0, last: int = 0, epoch: int = 1, at
     return Payload(at=at, seq=2, metrics=(*positions, *samples))
 
 
+def over(store: EmbeddedStore, clock: Any) -> Intake:
+    """Return an intake over a store, as a hub that just started has it."""
+    live, line, counters, hellos = LiveState(clock, [NODE]), Line(), Counters(), list[str]()
+    keep: Callable[[NodeKey, str], None] = lambda node, raw: hellos.append(raw)  # noqa: E731
+    ingest = Ingest(
+        broker=line,  # type: ignore[arg-type]  # only take and publish are used
+        store=store,
+        live=live,
+        clock=clock,
+        counters=counters,
+        settings=Settings(ask_kernel=False),
+        on_hello=keep,
+        on_events=lambda: None,
+    )
+    return Intake(ingest, store, live, line, counters, clock, hellos)
+
+
 @pytest.fixture
 def intake(tmp_path: Path, clock: Any) -> Iterator[Intake]:
     with EmbeddedStore(tmp_path) as store:
-        live, line, counters, hellos = LiveState(clock, [NODE]), Line(), Counters(), list[str]()
-        keep: Callable[[NodeKey, str], None] = lambda node, raw: hellos.append(raw)  # noqa: E731
-        ingest = Ingest(
-            broker=line,  # type: ignore[arg-type]  # only take and publish are used
-            store=store,
-            live=live,
-            clock=clock,
-            counters=counters,
-            settings=Settings(ask_kernel=False),
-            on_hello=keep,
-            on_events=lambda: None,
-        )
-        yield Intake(ingest, store, live, line, counters, clock, hellos)
+        yield over(store, clock)
+
+
+@pytest.fixture
+def another(intake: Intake) -> Callable[[], Intake]:
+    """Return a maker of hubs that start over the same store."""
+    return lambda: over(intake.store, intake.clock)
 
 
 @pytest.fixture
