@@ -110,10 +110,10 @@ class BooksCopy:
         """Note from now on which rows this connection changes."""
         for table in self._tables:
             columns = ", ".join(f'"{one}"' for one in table.key)
-            database.execute(f"CREATE TEMP TABLE changed_{table.name} ({columns}, PRIMARY KEY ({columns}))")
+            database.execute(f"CREATE TEMP TABLE changed_{table.name} ({columns})")
             for event, sides in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
                 keys = [", ".join(f'{side}."{one}"' for one in table.key) for side in sides]
-                notes = " ".join(f"INSERT OR IGNORE INTO changed_{table.name} VALUES ({one});" for one in keys)  # noqa: S608
+                notes = " ".join(f"INSERT INTO changed_{table.name} VALUES ({one});" for one in keys)  # noqa: S608
                 database.execute(
                     f"CREATE TEMP TRIGGER noted_{table.name}_{event} AFTER {event} ON main.{table.name}"
                     f" BEGIN {notes} END"
@@ -215,8 +215,8 @@ def _changed(table: Table) -> str:
     keys = ", ".join(f'c."{one}"' for one in table.key)
     columns = ", ".join(f't."{one}"' for one in table.columns)
     return (
-        f'SELECT {keys}, t."{table.key[0]}" IS NOT NULL, {columns}'  # noqa: S608  # names of our own tables
-        f" FROM changed_{table.name} AS c LEFT JOIN main.{table.name} AS t ON {where} ORDER BY c.rowid"
+        f'SELECT DISTINCT {keys}, t."{table.key[0]}" IS NOT NULL, {columns}'  # noqa: S608  # names of our own tables
+        f" FROM changed_{table.name} AS c LEFT JOIN main.{table.name} AS t ON {where} ORDER BY {keys}"
     )
 
 

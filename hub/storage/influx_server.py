@@ -15,6 +15,7 @@ from typing import Self
 
 import urllib3
 from influxdb_client import BucketRetentionRules, Dialect, InfluxDBClient, WritePrecision
+from influxdb_client.client.exceptions import InfluxDBError
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
@@ -96,7 +97,7 @@ class InfluxServer:
             except _Told as told:
                 raise StoreUnavailable(f"{self.url}: bucket {name!r}: {told.answer.message}") from told
             except Misconfigured as exc:
-                if exc.status == 401:
+                if exc.status != 403:
                     raise
                 log.warning("InfluxDB: the token may not look after bucket %r: %s", name, exc)
 
@@ -141,6 +142,8 @@ class InfluxServer:
                 case Verdict.LATER:
                     raise StoreUnavailable(f"{self.url} does not take anything now: {answer.message}") from None
             raise _Told(answer) from None
+        except InfluxDBError as exc:  # without an answer it is the organisation that the client did not find
+            raise Misconfigured(_advice(404, self.url, bucket, _short(exc)), 404) from None
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             raise StoreUnavailable(f"{self.url}: {_short(exc)}") from exc
 
