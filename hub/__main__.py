@@ -1,4 +1,4 @@
-"""`hamlet-hub serve|check|backup|restore|sample-config|signer|trust`: the hub, its copies, its signer, its keys."""
+"""`hamlet-hub serve|check|backup|restore|quarantine|signer|trust|sample-config`: the hub, its copies and its keys."""
 
 import argparse
 import asyncio
@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlencode
 
 from contract.clock import SystemClock
 from hub.config import SAMPLE, ConfigRefused, load
@@ -38,6 +39,8 @@ def main() -> int:
                 asyncio.run(process.serve(signer_config.load(asked.file)))
             case "backup" | "restore":
                 _copy(asked.command, asked.file, asked.folder)
+            case "quarantine":
+                _quarantine(asked.what, asked.file, asked.node)
             case "check":
                 _server().checked(asked.file)
                 print(f"{asked.file}: good")
@@ -76,6 +79,35 @@ def _copy(command: str, file: Path, folder: Path) -> None:
     )
 
 
+def _quarantine(what: str, file: Path, node: str | None) -> None:
+    # Not loaded where the signer runs, as below.
+    from hub.running import HubSilent, RunningHub  # noqa: PLC0415  # said above
+
+    group, _, name = (node or "").partition("/")
+    if node is not None and not (group and name):
+        raise ConfigRefused(f"--node {node}: say GROUP/NODE, as in c7k2m/c7k2m-01")
+    whose = {"group": group, "node": name} if node is not None else {}
+    try:
+        hub = RunningHub(load(file))
+        if what == "retry":
+            done = hub.post("/api/quarantine/retry", whose)
+            print(f"looked at {done['looked']}, stored {done['released']} ({done['samples']} samples)")
+            for reason, count in sorted(done["still"].items()):
+                print(f"{count} stay: {reason}")
+            return
+        after: int | None = 0
+        while after is not None:
+            page = hub.get(f"/api/quarantine?{urlencode({'after': after, 'most': 1000, **whose})}")
+            for one in page["rows"]:
+                at = "" if one["at"] is None else f" at {one['at']}"
+                what_of = one["metric"] or f"{one['samples']} records whole"
+                place = "" if one["log"] is None else f"; log {one['log']} epoch {one['epoch']} offset {one['first']}"
+                print(f"{one['id']}: {one['group']}/{one['node']}/{one['device']} {what_of}{at}: {one['words']}{place}")
+            after = page["next"]
+    except HubSilent as exc:
+        raise ConfigRefused(str(exc)) from exc
+
+
 def _who() -> str:
     """Return the operating system's word for whoever runs this; people cannot sign in yet."""
     try:
@@ -110,6 +142,10 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=words)
         command.add_argument("file", type=Path)
         command.add_argument("folder", type=Path)
+    aside = commands.add_parser("quarantine", help="what was put aside: `list` it, or `retry` it by today's rules")
+    aside.add_argument("what", choices=["list", "retry"])
+    aside.add_argument("file", type=Path)
+    aside.add_argument("--node", help="of one edge node, as GROUP/NODE")
     sample = commands.add_parser("sample-config", help="print a file with every key explained")
     sample.add_argument("--signer", action="store_true", help="that of the signer")
     trust = commands.add_parser("trust", help="make keys for a demonstration, believed by boxes set to demo only")

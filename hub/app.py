@@ -24,6 +24,7 @@ from hub.housekeeping import keep_house
 from hub.live_state import LiveState
 from hub.loopback import LoopbackOnly
 from hub.places import Places
+from hub.quarantine import Quarantine
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
 from hub.trust import Trust, identity
@@ -106,6 +107,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         audio=audio,
         exports=files.enter_context(Exports()),
         announcements=spoken,
+        quarantine=Quarantine(store=store, live=live, committing=intake.committing, clock=clock),
     )
 
 

@@ -47,7 +47,7 @@ def read_birth(
             taken.hello = metric.string_value or None
         elif name in DEPTH_METRICS:
             taken.depth[name] = depth_of(metric)
-        entry = _entry(key, name, datatype, metric, state=state, store=store)
+        entry = entry_of(key, name, datatype, metric, state=state, store=store)
         table.by_name[name] = entry
         if metric.HasField("alias"):
             if metric.alias in table.by_alias:
@@ -66,7 +66,8 @@ def read_birth(
     return taken
 
 
-def _entry(key: DeviceKey, name: str, datatype: int, metric: Any, *, state: DeviceState, store: TimeSeries) -> Entry:
+def entry_of(key: DeviceKey, name: str, datatype: int, metric: Any, *, state: DeviceState, store: TimeSeries) -> Entry:
+    """Return what data by a name or alias is to be read by, as a birth's metric declares it."""
     silent = name in NEVER_LOGGED or name.startswith(NEVER_LOGGED_PREFIXES) or datatype not in _SCALARS
     if silent:
         return Entry(name=name, datatype=datatype, series=0, column="", slot=None, event=False)

@@ -46,6 +46,8 @@ class Committing:
         self._since = 0.0
         self._task: asyncio.Task[None] | None = None
         self._under_way = 0
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._decided: list[asyncio.Future[bool]] = []
         self.batch = Batch()
         """What is being filled."""
         self.down = ""
@@ -76,6 +78,12 @@ class Committing:
             return
         self._task = asyncio.create_task(self._commit(self._next()), name="ingest: commit")
 
+    async def through(self) -> bool:
+        """Return once what was taken in by now is decided: True if it is committed, False if it had to be given up."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return await future
+
     async def flush(self) -> None:
         """Commit what was taken in by now, trying for as long as it takes."""
         if self._task is not None:
@@ -92,7 +100,14 @@ class Committing:
     def _next(self) -> Batch:
         batch, self.batch = self.batch, Batch()
         self._under_way = batch.wire_bytes
+        self._decided, self._waiting = self._waiting, []
         return batch
+
+    def _decide(self, *, committed: bool) -> None:
+        self._under_way = 0
+        for one in self._decided:
+            if not one.done():
+                one.set_result(committed)
 
     async def _commit(self, batch: Batch) -> None:
         backoff = 0.5
@@ -112,7 +127,7 @@ class Committing:
                 # Not acknowledged, so it comes again; a hub that stands still would cost every edge node its readings.
                 self._counters.dropped.labels("our_mistake").inc()
                 log.exception("a batch of %d samples could not be committed; it is not acknowledged", batch.samples)
-                self._under_way = 0
+                self._decide(committed=False)
                 self._lost(batch)
                 return
         if self.down:
@@ -120,5 +135,5 @@ class Committing:
             self.down = ""
         self._counters.commits.inc()
         self._counters.commit_seconds.observe(self._clock.monotonic() - started)
-        self._under_way = 0
+        self._decide(committed=True)
         self._committed(batch)

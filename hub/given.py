@@ -16,6 +16,7 @@ from hub.exports import Exports
 from hub.ingest import Ingest
 from hub.live_state import LiveState
 from hub.places import Places
+from hub.quarantine import Quarantine
 from hub.storage.timeseries import TimeSeries
 
 
@@ -34,6 +35,7 @@ class Hub:
     audio: AudioStore
     exports: Exports
     announcements: Announcements | None
+    quarantine: Quarantine
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when open streams must end, so that the server can."""
     ended: list[str] = field(default_factory=list)

@@ -109,6 +109,11 @@ class LiveState:
             self._by_id[device_id(key)] = key
         return known
 
+    def kind(self, key: DeviceKey) -> Kind | None:
+        """Return the kind of a device, None if it is not known or was never heard of."""
+        known = self._devices.get(key)
+        return None if known is None else known.kind
+
     def node(self, key: NodeKey) -> NodeFacts:
         """Return what is known of an edge node."""
         return self._nodes.get(key, NodeFacts())

@@ -11,6 +11,7 @@ from hub.api import (
     edge_nodes,
     health,
     last,
+    quarantine,
     samples,
     stats,
 )
@@ -24,6 +25,7 @@ ROUTERS = (
     availability.router,
     communes.router,
     completeness.router,
+    quarantine.router,
     stats.router,
     announcements.router,
     audio.router,
