@@ -69,8 +69,10 @@ class Books:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._database.close()
-        self._reader.close()
+        # Whoever still asks in a thread is answered first: SQLite crashes where a file is closed under a question.
+        with self._writing, self._lock:
+            self._database.close()
+            self._reader.close()
 
     def series(self, key: DeviceKey, metric: str, datatype: DataType) -> int:
         """Return the number of a series, from 1; a new one is kept with the next commit."""

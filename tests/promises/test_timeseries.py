@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ from contract.positions import Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.storage.embedded import EmbeddedStore
 from hub.storage.influxdb import InfluxStore, Settings
-from hub.storage.timeseries import Batch, EventRow, FloorRaised, Quarantined, TimeSeries, Void
+from hub.storage.timeseries import Batch, EventRow, FloorRaised, Quarantined, StoreUnavailable, TimeSeries, Void
 
 KEY = DeviceKey("g", "n", "probe")
 NODE = NodeKey("g", "n")
@@ -166,6 +167,29 @@ def test_an_empty_series_is_all_gaps(store: TimeSeries) -> None:
 
 
 samples = st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e6, 1e6)), max_size=30)
+
+
+def test_a_store_that_is_closed_under_a_question_answers_it_or_says_so(opened: Opener) -> None:
+    """A thread may still be asking when the hub ends; the process must not die of it."""
+    ends: list[str] = []
+
+    def ask(store: TimeSeries) -> None:
+        try:
+            while True:
+                store.events(0, "e", 1000)
+        except StoreUnavailable as exc:
+            ends.append(str(exc))
+
+    with opened() as store:
+        made = Batch()
+        made.events += [EventRow(key=KEY, metric="e", at=at, received_at=at, value="x" * 500) for at in range(2000)]
+        store.commit(made, 9)
+        asking = [threading.Thread(target=ask, args=(store,)) for _ in range(4)]
+        for one in asking:
+            one.start()
+    for one in asking:
+        one.join(20)
+    assert len(ends) == 4
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
