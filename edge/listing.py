@@ -8,7 +8,7 @@ first; history of those not yet named waits until the floor has reached the last
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from contract.positions import EMPTY, Positions
+from contract.positions import Positions
 
 Place = Callable[[int], int | None]
 """From an epoch to where it stands in the log's own order; None if the log does not contain it."""
@@ -33,15 +33,6 @@ def binding(floors: Iterable[int], place: Place) -> int | None:
     """Return the latest of the hub's floors that this log contains, None if there is none."""
     ours = [(where, floor) for floor in floors if (where := place(floor)) is not None]
     return max(ours)[1] if ours else None
-
-
-def whole(floors: Iterable[int], held: Positions, committed: Positions) -> frozenset[int]:
-    """Return the floors whose epoch holds nothing here that the hub has not.
-
-    A card copied while its agent ran has a twin that went on writing in that epoch: the floor is the copy's, not its.
-    """
-    more = {lineage.epoch for lineage, ranges in held.items() if ranges - committed.get(lineage, EMPTY)}
-    return frozenset(floors) - more
 
 
 def standing(floor: int | None, place: Place) -> int:

@@ -3,6 +3,7 @@
 One small SQLite file, `log.db`, written when the agent starts, when a metric is first seen, and hardly ever besides.
 """
 
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -90,6 +91,7 @@ class LogRegister:
                 (stream, name, DataType(datatype)): alias
                 for alias, stream, name, datatype in self._connection.execute("SELECT * FROM aliases")
             }
+            self._bdseq = int(self.fact("bdseq", "-1"))
             self.lost = self._ranges("lost")
             self.unhanded = self._ranges("unhanded")
         except BaseException:
@@ -168,10 +170,14 @@ class LogRegister:
         return [(name, datatype) for (whose, name, datatype) in self._aliases if whose == stream]
 
     def next_bdseq(self) -> int:
-        """Return a bdSeq, 0-255, for the next CONNECT, on disk already (topics-nbirth-bdseq-increment)."""
-        number = (int(self.fact("bdseq", "-1")) + 1) % 256
-        self.remember(bdseq=number)
-        return number
+        """Return a bdSeq, 0-255, for the next CONNECT, on disk already (topics-nbirth-bdseq-increment).
+
+        Where the disk refuses it goes on in memory: a box that cannot write must still be heard.
+        """
+        self._bdseq = (self._bdseq + 1) % 256
+        with contextlib.suppress(sqlite3.OperationalError):
+            self.remember(bdseq=self._bdseq)
+        return self._bdseq
 
     def note_lost(self, positions: Positions, records: int) -> None:
         """Put on disk what is about to go though nobody is known to have it, and how many records must be told of."""

@@ -241,7 +241,8 @@ class Uplink:
             await self._record_lost(None)
         if lost := self._log.untold_lost:
             await self._record_lost(lost)
-            self._log.told_lost(lost)
+            with self._disk_may_refuse():
+                self._log.told_lost(lost)
 
     async def _record_lost(self, records: int | None) -> None:
         quality = Quality.GOOD if records is not None else Quality.BAD

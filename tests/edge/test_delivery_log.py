@@ -103,6 +103,17 @@ def test_bdseq_goes_on_after_a_restart_and_wraps_at_256(tmp_path: Path, clock: A
         assert [log.next_bdseq() for _ in range(255)][-2:] == [255, 0]
 
 
+def test_bdseq_goes_on_where_the_disk_refuses(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.next_bdseq() == 0
+        log._register._connection.execute("PRAGMA query_only = ON")
+        assert [log.next_bdseq() for _ in range(2)] == [1, 2]
+        log._register._connection.execute("PRAGMA query_only = OFF")
+        assert log.next_bdseq() == 3
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.next_bdseq() == 4
+
+
 def test_the_newest_sample_survives_a_restart_with_its_quality(tmp_path: Path, clock: Any) -> None:
     with DeliveryLog(tmp_path, clock) as log:
         log.append("probe", 1000, ph(1000, 7.1), KNOWN)
