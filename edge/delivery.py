@@ -100,7 +100,8 @@ class Delivery:
         good, doubts = lanes.believable(what.positions, self._log.log_id, self._log.epoch, self._sent)
         ours = {lineage: ranges for lineage, ranges in good.items() if self._log.place(lineage.epoch) is not None}
         if isinstance(what, Ledger):
-            self.floor = listing.binding(what.floors - {self._log.epoch}, self._log.place)
+            floors = listing.whole(what.floors - {self._log.epoch}, self._log.held, ours)
+            self.floor = listing.binding(floors, self._log.place)
             self.committed, self._window, self.hub_known = ours, what.window, True
             missing = ((lineage, self.missing(lineage, ranges)) for lineage, ranges in self._log.held.items())
             self._uncovered.replace({lineage: ranges for lineage, ranges in missing if ranges})

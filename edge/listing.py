@@ -5,10 +5,10 @@ committed: it is neither named nor sent again. A birth names at most so many of 
 first; history of those not yet named waits until the floor has reached the last one named.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from contract.positions import Positions
+from contract.positions import EMPTY, Positions
 
 Place = Callable[[int], int | None]
 """From an epoch to where it stands in the log's own order; None if the log does not contain it."""
@@ -35,6 +35,15 @@ def binding(floors: Iterable[int], place: Place) -> int | None:
     return max(ours)[1] if ours else None
 
 
+def whole(floors: Iterable[int], held: Positions, committed: Positions) -> frozenset[int]:
+    """Return the floors whose epoch holds nothing here that the hub has not.
+
+    A card copied while its agent ran has a twin that went on writing in that epoch: the floor is the copy's, not its.
+    """
+    more = {lineage.epoch for lineage, ranges in held.items() if ranges - committed.get(lineage, EMPTY)}
+    return frozenset(floors) - more
+
+
 def standing(floor: int | None, place: Place) -> int:
     """Return the place of a floor; BOTTOM for none."""
     where = None if floor is None else place(floor)
@@ -59,9 +68,11 @@ def listing(named: Iterable[Positions], *, running: int, floor: int | None, most
     return Listing(floor=floor, epochs=tuple(chosen))
 
 
-def part(positions: Positions, epochs: Collection[int]) -> Positions:
-    """Return what a set has of some epochs."""
-    return {lineage: ranges for lineage, ranges in positions.items() if lineage.epoch in epochs}
+def part(positions: Positions, epochs: Sequence[int]) -> Positions:
+    """Return what a set has of some epochs, in the order of those: the hub takes the order of a birth for the log's."""
+    order = {epoch: place for place, epoch in enumerate(epochs)}
+    chosen = sorted((order[lineage.epoch], lineage.stream, lineage) for lineage in positions if lineage.epoch in order)
+    return {lineage: positions[lineage] for _, _, lineage in chosen}
 
 
 def waits(epoch: int, told: Listing, *, running: int, place: Place) -> bool:
