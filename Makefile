@@ -24,7 +24,7 @@ check:       ## format, lint, strict types, borders between packages
 
 bench:       ## benchmarks, one JSON object a figure; B=ingest for one
 	@.ci/prepare test
-	@for one in $(if $(B),$(B),ingest edge bus cameras announce); do $(PYTHON) -P tests/bench/$$one.py || exit 1; done
+	@for one in $(if $(B),$(B),ingest edge wear bus cameras announce); do $(PYTHON) -P tests/bench/$$one.py || exit 1; done
 
 lock:        ## lock what tests and demo install, by hash; the demo runs on the versions that were tested
 	@.ci/prepare test

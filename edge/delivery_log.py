@@ -141,6 +141,12 @@ class DeliveryLog:
         """Return the alias of a metric, given once and for all; never given to another metric by this log."""
         return self._register.alias(stream, name, datatype)
 
+    def introduce(self, known: Mapping[str, Mapping[str, Metric]]) -> None:
+        """Give aliases to the metrics of many streams at once, so that the disk is waited for once."""
+        self._register.give(
+            (stream, one.name, one.datatype) for stream, metrics in known.items() for one in metrics.values()
+        )
+
     def known(self, stream: str) -> list[tuple[str, DataType]]:
         """Return every metric this stream ever had, by name and datatype."""
         return self._register.known(stream)

@@ -5,7 +5,7 @@ committed: it is neither named nor sent again. A birth names at most so many of 
 first; history of those not yet named waits until the floor has reached the last one named.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from contract.positions import EMPTY, Positions
@@ -35,12 +35,16 @@ def binding(floors: Iterable[int], place: Place) -> int | None:
     return max(ours)[1] if ours else None
 
 
-def whole(floors: Iterable[int], held: Positions, committed: Positions) -> frozenset[int]:
+def whole(floors: Collection[int], held: Positions, committed: Positions) -> frozenset[int]:
     """Return the floors whose epoch holds nothing here that the hub has not.
 
     A card copied while its agent ran has a twin that went on writing in that epoch: the floor is the copy's, not its.
     """
-    more = {lineage.epoch for lineage, ranges in held.items() if ranges - committed.get(lineage, EMPTY)}
+    more = {
+        lineage.epoch
+        for lineage, ranges in held.items()
+        if lineage.epoch in floors and ranges - committed.get(lineage, EMPTY)
+    }
     return frozenset(floors) - more
 
 
@@ -69,10 +73,11 @@ def listing(named: Iterable[Positions], *, running: int, floor: int | None, most
 
 
 def part(positions: Positions, epochs: Sequence[int]) -> Positions:
-    """Return what a set has of some epochs, in the order of those: the hub takes the order of a birth for the log's."""
-    order = {epoch: place for place, epoch in enumerate(epochs)}
-    chosen = sorted((order[lineage.epoch], lineage.stream, lineage) for lineage in positions if lineage.epoch in order)
-    return {lineage: positions[lineage] for _, _, lineage in chosen}
+    """Return what a set has of some epochs, in their order."""
+    order = {epoch: number for number, epoch in enumerate(epochs)}
+    chosen = [lineage for lineage in positions if lineage.epoch in order]
+    chosen.sort(key=lambda lineage: (order[lineage.epoch], lineage.stream))
+    return {lineage: positions[lineage] for lineage in chosen}
 
 
 def waits(epoch: int, told: Listing, *, running: int, place: Place) -> bool:

@@ -131,17 +131,24 @@ class LogRegister:
         storing under a wrong name.
         """
         known = self.known_alias(stream, name, datatype)
-        if known is not None:
-            return known
-        number = max(self._aliases.values(), default=_random_base()) + 1
+        if known is None:
+            self.give([(stream, name, datatype)])
+            known = self._aliases[stream, name, datatype]
+        return known
+
+    def give(self, metrics: Iterable[tuple[str, str, DataType]]) -> None:
+        """Give an alias to each metric that has none, all with one wait for the disk."""
+        new = [one for one in dict.fromkeys(metrics) if one not in self._aliases]
+        if not new:
+            return
+        base = max(self._aliases.values(), default=_random_base())
         try:
-            self._save([(number, stream, name, datatype)])
+            self._save([(number, *one) for number, one in enumerate(new, base + 1)])
         except sqlite3.OperationalError:
-            # A number that is not on disk could be given again after a restart: this one comes from nowhere near.
-            number = _random_base() + 1
-            self._unsaved.append((number, stream, name, datatype))
-        self._aliases[stream, name, datatype] = number
-        return number
+            # A number that is not on disk could be given again after a restart: these come from nowhere near.
+            base = _random_base()
+            self._unsaved += [(number, *one) for number, one in enumerate(new, base + 1)]
+        self._aliases |= {one: number for number, one in enumerate(new, base + 1)}
 
     def save(self) -> None:
         """Put on disk which aliases were given while the disk refused; raise sqlite3.Error if it still does."""

@@ -99,6 +99,7 @@ class Uplink:
         )
         self._known = {device: {one.name: one for one in born.metrics} for device, born in devices.items()}
         self._known[NODE_STREAM] = {one.name: one for one in node_metrics(devices)}
+        delivery_log.introduce(self._known)
         self._identity = Identity(
             group=settings.group,
             node=settings.node,

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -352,4 +353,8 @@ class TimeSeries(Protocol):
 
         Raises StoreUnavailable where it could not; nothing is lost, and the next call tries again.
         """
+        ...
+
+    def backup(self, folder: Path) -> None:
+        """Copy the whole store into an empty or new folder while it is being used; raise StoreUnavailable."""
         ...
