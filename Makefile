@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 SOURCES := contract edge hub simulators tests
 
-.PHONY: help demo test check bench lock proto messages
+.PHONY: help demo test check bench chaos lock proto messages
 
 help:        ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*## */	/' | expand -t 12
@@ -25,6 +25,10 @@ check:       ## format, lint, strict types, borders between packages
 bench:       ## benchmarks, one JSON object a figure; B=ingest for one
 	@.ci/prepare test
 	@for one in $(if $(B),$(B),ingest edge wear bus cameras announce); do $(PYTHON) -P tests/bench/$$one.py || exit 1; done
+
+chaos:       ## faults on purpose, judged by a script of its own; ARGS="--cycles 50 --seed 7 --json", --help for more
+	@.ci/prepare test
+	@$(PYTHON) -m tests.chaos $(ARGS)
 
 lock:        ## lock what tests and demo install, by hash; the demo runs on the versions that were tested
 	@.ci/prepare test

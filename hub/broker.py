@@ -72,6 +72,7 @@ class Broker:
         self._gone = asyncio.Event()
         self._client: mqtt.Client | None = None
         self._timestamp = 0
+        self._remembered = 0
         self._online_at: float | None = None
         self.dropped = 0
 
@@ -224,11 +225,16 @@ class Broker:
             last = int(self._state_file.read_text(encoding="ascii"))
         except (OSError, ValueError):
             last = 0
-        timestamp = max(self._clock.now_ms(), last + 1)
+        timestamp = max(self._clock.now_ms(), last + 1, self._remembered + 1)
         self._remember(timestamp)
         return timestamp
 
     def _remember(self, timestamp: int) -> None:
+        self._remembered = timestamp
         aside = self._state_file.with_suffix(".new")
-        aside.write_text(str(timestamp), encoding="ascii")
-        aside.replace(self._state_file)
+        try:
+            aside.write_text(str(timestamp), encoding="ascii")
+            aside.replace(self._state_file)
+        except OSError as exc:
+            # A full disk must not cost the hub its line; edge nodes take what our clock says within a connection.
+            log.error("%s cannot be written: %s; our STATE is remembered in memory only", self._state_file, exc)

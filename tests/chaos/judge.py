@@ -3,15 +3,17 @@
 Imports nothing of the project and nothing that is not Python's own. The folder holds
   run.json        who answered to whom, how often, and what must have gone wrong;
   answers/*.jsonl what each simulated device answered: device, serial, status, asker, at (ms);
-  faults.jsonl    what was done to whom: kind, node, begin, end (ms);
+  faults.jsonl    what was done to whom: kind, node, begin, end (ms), `hit` if it had an effect, `off_ms` of a clock;
   samples.csv     the hub's export: group,node,device,metric,at,value,quality,instrument,time.
 It writes in_flight.jsonl and findings.jsonl beside them.
 
-An answer is a record of telemetry. It may be missing, and is then in flight, only where its node lost its memory so
-soon afterwards that no commit can be demanded: killed within a commit interval and a poll, told to stop within a poll
-(the question was asked already), or while its disk was full. An event is a status that differs from that of the answer
-before to the same asker. It has no such allowance once the asker asked the same device again: before that the box had
-it on disk. An asker that died before asking again may never have had it.
+An answer is a record of telemetry. It may be missing, and is then in flight, only
+- where its asker lost its power within a commit interval and a poll of it: the asker was never answered again, and no
+  event that the same asker had on disk came after it, since an event takes all before it along;
+- or while its node's disk was full.
+An event is a status that differs from that of the answer before to the same asker. It has no allowance once the asker
+asked the same device again: before that the box had it on disk. An asker that died before asking again may never have
+had it. Nothing else excuses anything: not a disk put back to an older state, not a hub that forgot, not a clock.
 """
 
 import csv
@@ -28,7 +30,7 @@ GOOD = 192
 
 
 class Answer(NamedTuple):
-    """One answer of a device."""
+    """One answer of a device; `asker` is a connection, so of one life of one box."""
 
     device: str
     serial: int
@@ -38,19 +40,34 @@ class Answer(NamedTuple):
 
 
 class Window(NamedTuple):
-    """When answers to a node may be missing, both ends included, and because of what."""
+    """When answers may be missing, both ends included, because of what; after `dead` the asker was not answered."""
 
-    node: str
     begin: int
     end: int
     kind: str
+    dead: int | None
+
+
+class Shift(NamedTuple):
+    """By how much a node's clock was off, and from when to when."""
+
+    begin: int
+    end: int
+    off: int
+
+
+class Row(NamedTuple):
+    """Where a stored serial stands, and what the instrument is said to have been doing."""
+
+    at: int
+    instrument: str
 
 
 @dataclass(slots=True)
 class Stored:
-    """What the export holds of one device: serials by instant, and what it says beside them."""
+    """What the export holds of one device: serials with each row that has them, and states by instant."""
 
-    serials: dict[int, list[int]] = field(default_factory=dict)
+    serials: dict[int, list[Row]] = field(default_factory=dict)
     states: dict[int, str] = field(default_factory=dict)
 
 
@@ -121,13 +138,14 @@ def judged(
     verdict = Verdict()
     stored = _stored(run, rows, verdict)
     by_device: dict[str, list[Answer]] = {name: [] for name in run["devices"]}
-    for one in answers:
+    last_of: dict[int, int] = {}
+    for one in sorted(answers, key=lambda one: one.serial):
         by_device[one.device].append(one)
-    wrong_clock = [one for one in faults if one["kind"] in {"edge_clock_forward", "edge_clock_back"}]
+        last_of[one.asker] = max(one.at, last_of.get(one.asker, 0))
     for device, told in by_device.items():
         own = stored[device]
-        _check_serials(run, device, told, own, wrong_clock, verdict)
-        _check_telemetry(told, own, windows(run, device, faults), verdict)
+        _check_serials(run, device, told, own, shifts(run, device, faults), verdict)
+        _check_telemetry(told, own, windows(run, device, faults), last_of, verdict)
         _check_events(run, device, told, own, verdict)
     return verdict
 
@@ -136,24 +154,24 @@ def summary(
     run: Mapping[str, Any], faults: Sequence[Mapping[str, Any]], verdict: Verdict
 ) -> tuple[dict[str, object], list[str]]:
     """Return the line of JSON, and a sentence for everything that makes the run fail."""
-    hits = Counter(one["kind"] for one in faults)
+    hits = Counter(one["kind"] for one in faults if one["hit"])
     bound = in_flight_bound(run, faults)
     told = {
         "cycles": run["cycles"],
-        "seed": run["seed"],
         "faults": {kind: hits[kind] for kind in run["kinds"]},
-        "not_run": run["not_run"],
         "produced": verdict.produced,
         "stored": verdict.stored,
         "in_flight": len(verdict.in_flight),
         "in_flight_bound": bound,
-        "lost": verdict.lost,
+        "lost": verdict.produced - verdict.stored - len(verdict.in_flight),
         "duplicated": verdict.duplicated,
         "altered": verdict.altered,
         "store": run["store"],
     }
     wrong = [f"{kind} was never hit" for kind in run["kinds"] if not hits[kind]]
     wrong += [f"{told[name]} {name}" for name in ("lost", "duplicated", "altered") if told[name]]
+    if verdict.lost != told["lost"]:
+        wrong.append(f"{verdict.lost} were found lost one by one, {told['lost']} by counting")
     if len(verdict.in_flight) > bound:
         wrong.append(f"{len(verdict.in_flight)} in flight, more than {bound}")
     if not verdict.produced:
@@ -162,14 +180,19 @@ def summary(
 
 
 def windows(run: Mapping[str, Any], device: str, faults: Iterable[Mapping[str, Any]]) -> list[Window]:
-    """Return when answers of a device may be missing."""
+    """Return when answers of a device may be missing.
+
+    A question that was on its way when its asker died is answered to nobody, within a poll.
+    """
     node, poll = run["devices"][device]["node"], run["devices"][device]["poll_ms"]
-    before = {"edge_kill": run["commit_ms"] + poll, "edge_stop": poll, "edge_disk_full": 0}
-    return [
-        Window(node, one["begin"] - before[one["kind"]], one["end"], one["kind"])
-        for one in faults
-        if one["node"] == node and one["kind"] in before
-    ]
+    found = []
+    for one in faults:
+        if one["node"] == node and one["kind"] == "edge_kill":
+            dead = one["end"] + poll
+            found.append(Window(one["begin"] - run["commit_ms"] - poll, dead, "edge_kill", dead))
+        elif one["node"] == node and one["kind"] == "edge_disk_full":
+            found.append(Window(one["begin"], one["end"], "edge_disk_full", None))
+    return found
 
 
 def in_flight_bound(run: Mapping[str, Any], faults: Iterable[Mapping[str, Any]]) -> int:
@@ -180,6 +203,12 @@ def in_flight_bound(run: Mapping[str, Any], faults: Iterable[Mapping[str, Any]])
         for device in run["devices"]
         for one in windows(run, device, noted)
     )
+
+
+def shifts(run: Mapping[str, Any], device: str, faults: Iterable[Mapping[str, Any]]) -> list[Shift]:
+    """Return when the clock of a device's node was off."""
+    node = run["devices"][device]["node"]
+    return [Shift(one["begin"], one["end"], one["off_ms"]) for one in faults if one["node"] == node and "off_ms" in one]
 
 
 def _stored(run: Mapping[str, Any], rows: Iterable[Mapping[str, str]], verdict: Verdict) -> dict[str, Stored]:
@@ -199,7 +228,7 @@ def _stored(run: Mapping[str, Any], rows: Iterable[Mapping[str, str]], verdict: 
         elif not _whole(row["value"]):
             verdict.found("altered", why="no serial number", **facts)
         else:
-            own.serials.setdefault(int(float(row["value"])), []).append(at)
+            own.serials.setdefault(int(float(row["value"])), []).append(Row(at, row["instrument"]))
     return found
 
 
@@ -213,57 +242,91 @@ def _whole(text: str) -> bool:
 def _check_serials(
     run: Mapping[str, Any],
     device: str,
-    told: Sequence[Answer],
+    told: Iterable[Answer],
     own: Stored,
-    wrong_clock: Iterable[Mapping[str, Any]],
+    off: Sequence[Shift],
     verdict: Verdict,
 ) -> None:
-    """Find serials stored at two instants, stored though nobody answered them, or at an instant that cannot be."""
-    node, tolerance = run["devices"][device]["node"], run["tolerance_ms"]
-    off = [(one["begin"] - tolerance, one["end"] + tolerance) for one in wrong_clock if one["node"] == node]
+    """Find serials stored twice, stored though nobody answered them, or with what cannot be of that answer."""
+    tolerance = run["tolerance_ms"]
     answered = {one.serial: one for one in told}
-    for serial, instants in own.serials.items():
-        facts = {"device": device, "serial": serial, "at": instants}
-        if len(instants) > 1:
-            verdict.found("duplicated", why="stored at several instants", **facts)
+    for serial, rows in own.serials.items():
+        facts = {"device": device, "serial": serial, "at": [row.at for row in rows]}
+        if len(rows) > 1:
+            verdict.found("duplicated", why="stored more than once", **facts)
         if serial not in answered:
             verdict.found("altered", why="never answered by this device", **facts)
             continue
-        asked = answered[serial].at
-        if abs(instants[0] - asked) > tolerance and not any(begin <= asked <= end for begin, end in off):
-            verdict.found("altered", why="stored at another instant", answered=asked, **facts)
+        one = answered[serial]
+        for row in rows:
+            if not any(abs(row.at - one.at - error) <= tolerance for error in _errors(one.at, off, tolerance)):
+                verdict.found("altered", why="stored at another instant", answered=one.at, **facts)
+            if row.instrument != str(one.status):
+                verdict.found("altered", why="another state of the instrument", status=one.status, **facts)
 
 
-def _check_telemetry(told: Iterable[Answer], own: Stored, allowed: Sequence[Window], verdict: Verdict) -> None:
+def _errors(at: int, off: Sequence[Shift], margin: int) -> set[int]:
+    """Return by how much the asker's clock can have been off at an instant; near a jump, both before and after it."""
+    near = {one.off for one in off if one.begin - margin <= at <= one.end + margin}
+    surely = any(one.begin + margin < at < one.end - margin for one in off)
+    return near if surely else near | {0}
+
+
+def _check_telemetry(
+    told: Sequence[Answer], own: Stored, allowed: Sequence[Window], last_of: Mapping[int, int], verdict: Verdict
+) -> None:
+    carried = _carried(told)
     for one in told:
         verdict.produced += 1
         if one.serial in own.serials:
             verdict.stored += 1
             continue
-        because = next((window.kind for window in allowed if window.begin <= one.at <= window.end), None)
+        because = next((window.kind for window in allowed if _excuses(window, one, last_of, carried)), None)
         if because is not None:
             verdict.in_flight.append({"device": one.device, "serial": one.serial, "at": one.at, "because": because})
         else:
             verdict.found("lost", device=one.device, serial=one.serial, at=one.at)
 
 
-def _check_events(run: Mapping[str, Any], device: str, told: Iterable[Answer], own: Stored, verdict: Verdict) -> None:
+def _excuses(window: Window, one: Answer, last_of: Mapping[int, int], carried: Mapping[int, int]) -> bool:
+    if not window.begin <= one.at <= window.end:
+        return False
+    if window.dead is None:
+        return True
+    return last_of[one.asker] <= window.dead and one.serial > carried.get(one.asker, -1)
+
+
+def _carried(told: Iterable[Answer]) -> dict[int, int]:
+    """Return by asker the serial of the last event that it must have had on disk, with all that came before."""
+    found: dict[int, int] = {}
+    for asker, asked in _by_asker(told).items():
+        events = [one.serial for before, one in pairwise(asked[:-1]) if before.status != one.status]
+        if events:
+            found[asker] = events[-1]
+    return found
+
+
+def _by_asker(told: Iterable[Answer]) -> dict[int, list[Answer]]:
+    found: dict[int, list[Answer]] = {}
+    for one in told:
+        found.setdefault(one.asker, []).append(one)
+    return found
+
+
+def _check_events(run: Mapping[str, Any], device: str, told: Sequence[Answer], own: Stored, verdict: Verdict) -> None:
     """Demand each change of status that its asker must have had on disk; refuse states that nobody answered."""
     words = run["states"]
-    state_at = {own.serials[one.serial][0]: words[str(one.status)] for one in told if one.serial in own.serials}
+    state_at = {row.at: words[str(one.status)] for one in told for row in own.serials.get(one.serial, ())}
     for at, word in own.states.items():
         if state_at.get(at) != word:
             verdict.found("altered", why="a state nobody answered", device=device, at=at, value=word)
-    by_asker: dict[int, list[Answer]] = {}
-    for one in told:
-        by_asker.setdefault(one.asker, []).append(one)
-    for asked in by_asker.values():
+    for asked in _by_asker(told).values():
         # The last answer is left out: its asker may have died with it in its hands.
         for before, one in pairwise(asked[:-1]):
             if before.status == one.status:
                 continue
             verdict.produced += 1
-            if any(at in own.states for at in own.serials.get(one.serial, ())):
+            if any(row.at in own.states for row in own.serials.get(one.serial, ())):
                 verdict.stored += 1
             else:
                 verdict.found("lost", event=words[str(one.status)], device=device, serial=one.serial, at=one.at)

@@ -16,6 +16,7 @@ class Link:
 
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
+        self.host = "127.0.0.1"
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -24,11 +25,16 @@ class Link:
         self.bits_a_second = 0
         self.swallowed = 0
         """Bytes that went nowhere."""
+        self.refused = 0
+        """Connections that were not let in."""
+        self.passed = 0
+        """Bytes that arrived."""
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Link"]:
-        """Listen on a free port of 127.0.0.1."""
-        server = await asyncio.start_server(self._client, "127.0.0.1", 0)
+    async def running(self, host: str = "127.0.0.1") -> AsyncIterator["Link"]:
+        """Listen on a free port of an address."""
+        self.host = host
+        server = await asyncio.start_server(self._client, host, 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -60,6 +66,7 @@ class Link:
         self._writers.add(writer)
         try:
             if self.is_cut:
+                self.refused += 1
                 return
             there, away = await asyncio.open_connection(*self._to)
             writers.add(away)
@@ -67,8 +74,8 @@ class Link:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pass(reader, away))
                 both.create_task(self._pass(there, writer))
-        except* OSError:
-            pass  # either end went; the other one follows
+        except* (OSError, asyncio.CancelledError):
+            pass  # either end went, and the other one follows; or the run is over
         finally:
             for one in writers:
                 self._writers.discard(one)
@@ -98,4 +105,5 @@ class Link:
                 self.swallowed += len(piece)
                 continue
             writer.write(piece)
+            self.passed += len(piece)
             await writer.drain()

@@ -8,43 +8,28 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 INSIDE = "HAMLET_CHAOS_INSIDE"
-"""Set where the run is already in a world of its own: to what that world has."""
+"""Set where the run is already in a world of its own."""
 
 TOOLS = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-MTU = 1500
-"""Of the loopback device, so that a bucket of a few kilobytes can hold its packets."""
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """What this run may do to its machine."""
-
-    mounts: bool
-    network: bool
-    why_not: str = ""
+def inside() -> bool:
+    """Return whether this process is in a world of its own."""
+    return INSIDE in os.environ
 
 
-def world() -> World:
-    """Return the world this process is in."""
-    told = os.environ.get(INSIDE, "")
-    if not told:
-        return World(mounts=False, network=False, why_not="this user may have no namespaces of their own")
-    why_not = "" if "network" in told else "the store is reached by the machine's own network"
-    return World(mounts=True, network="network" in told, why_not=why_not)
-
-
-def entered(arguments: Sequence[str], *, own_network: bool) -> int | None:
+def entered(arguments: Sequence[str]) -> int | None:
     """Run this command again in a world of its own; return its status, None where that cannot be had or is had."""
-    if os.environ.get(INSIDE):
+    if inside() or not all(shutil.which(one, path=TOOLS) for one in ("unshare", "nsenter", "ip", "tc")):
         return None
-    network = ["--net"] if own_network else []
     for rights in ([], ["--user", "--map-root-user"]):
-        unshare = ["unshare", *rights, "--mount", "--pid", *network, "--fork", "--mount-proc", "--kill-child"]
-        if shutil.which("unshare") and _works([*unshare, "true"]):
-            return _forwarding([*unshare, sys.executable, "-m", "tests.chaos", *arguments], own_network=own_network)
+        unshare = ["unshare", *rights, "--mount", "--pid", "--net", "--fork", "--mount-proc", "--kill-child"]
+        if _works([*unshare, "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt"]):
+            return _forwarding([*unshare, sys.executable, "-m", "tests.chaos", *arguments])
     return None
 
 
@@ -52,19 +37,20 @@ def _works(command: Sequence[str]) -> bool:
     return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
 
 
-def _forwarding(command: Sequence[str], *, own_network: bool) -> int:
+def _forwarding(command: Sequence[str]) -> int:
     """Run a command in a process group of its own and hand on the signals that end it: unshare keeps them."""
-    inside = {INSIDE: "mounts network" if own_network else "mounts", "PATH": TOOLS}
-    child = subprocess.Popen(command, env={**os.environ, **inside}, process_group=0)
+    child = subprocess.Popen(command, env={**os.environ, INSIDE: "yes", "PATH": TOOLS}, process_group=0)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: os.killpg(child.pid, signal.SIGTERM))
     return child.wait()
 
 
 async def prepare() -> None:
-    """Bring up the loopback device of a new network."""
-    if world().network:
-        await _run("ip", "link", "set", "lo", "mtu", str(MTU), "up")
+    """Bring up the loopback device of the new network, and make room for the names of others."""
+    await _run("ip", "link", "set", "lo", "up")
+    names = Path("/run/netns")
+    names.mkdir(parents=True, exist_ok=True)
+    await _run("mount", "-t", "tmpfs", "tmpfs", str(names))
 
 
 async def mount_small(folder: Path, megabytes: int) -> None:
@@ -73,27 +59,64 @@ async def mount_small(folder: Path, megabytes: int) -> None:
     await _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder))
 
 
-async def shape(port: int, bits_a_second: int) -> None:
-    """Let what goes to and comes from a port of this network take its time, each direction by itself; tc's HTB."""
-    await _run("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "1")
-    await _run("tc", "class", "add", "dev", "lo", "parent", "1:", "classid", "1:1", "htb", "rate", "10gbit")
-    for number, side in enumerate(("dport", "sport"), start=2):
-        here = f"1:{number}"
-        rate = ["rate", f"{bits_a_second}bit", "ceil", f"{bits_a_second}bit", "burst", "4k"]
-        await _run("tc", "class", "add", "dev", "lo", "parent", "1:", "classid", here, "htb", *rate)
-        match = ["u32", "match", "ip", side, str(port), "0xffff", "flowid", here]
-        await _run("tc", "filter", "add", "dev", "lo", "parent", "1:", "protocol", "ip", *match)
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network of one hamlet, and the wire from there to here. Without a world of its own all share one network."""
+
+    name: str = ""
+    here: str = "127.0.0.1"
+    """The address under which whoever is in the hamlet reaches us."""
+
+    @property
+    def within(self) -> tuple[str, ...]:
+        """Return what stands before a command that is to run in the hamlet."""
+        return ("nsenter", f"--net=/run/netns/{self.name}") if self.name else ()
+
+    @property
+    def _ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return ("dev", f"to-{self.name}"), ("dev", "uplink")
+
+    async def narrow(self, bits_a_second: int) -> None:
+        """Let each direction of the wire take its time; tc's token bucket."""
+        rate = ("root", "tbf", "rate", f"{bits_a_second}bit", "burst", "1600", "latency", "400ms")
+        here, there = self._ends
+        await _run("tc", "qdisc", "add", *here, *rate)
+        await _run(*self.within, "tc", "qdisc", "add", *there, *rate)
+
+    async def widen(self) -> int:
+        """Let everything go as fast as it can again; return how often something had to wait meanwhile."""
+        here, there = self._ends
+        told = await _run("tc", "-s", "qdisc", "show", *here)
+        told += await _run(*self.within, "tc", "-s", "qdisc", "show", *there)
+        await _run("tc", "qdisc", "del", *here, "root")
+        await _run(*self.within, "tc", "qdisc", "del", *there, "root")
+        words = told.split()
+        return sum(int(count) for name, count in pairwise(words) if name == "overlimits")
 
 
-async def unshape() -> None:
-    """Let everything go as fast as it can again."""
-    await _run("tc", "qdisc", "del", "dev", "lo", "root")
+async def network(number: int) -> Network:
+    """Return a new network of one hamlet with a wire to here; the shared one without a world of its own."""
+    if not inside():
+        return Network()
+    name, here = f"hamlet-{number}", f"10.77.{number}.1"
+    away = f"10.77.{number}.2"
+    await _run("ip", "netns", "add", name)
+    await _run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "uplink", "netns", name)
+    await _run("ip", "addr", "add", f"{here}/30", "dev", f"to-{name}")
+    await _run("ip", "link", "set", f"to-{name}", "up")
+    made = Network(name, here)
+    await _run(*made.within, "ip", "addr", "add", f"{away}/30", "dev", "uplink")
+    for device in ("uplink", "lo"):
+        await _run(*made.within, "ip", "link", "set", device, "up")
+    return made
 
 
-async def _run(*command: str) -> None:
+async def _run(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    told, _ = await process.communicate()
+    out, _ = await process.communicate()
+    told = out.decode(errors="replace")
     if process.returncode:
-        raise OSError(f"{' '.join(command)}: {told.decode(errors='replace').strip()}")
+        raise OSError(f"{' '.join(command)}: {told.strip()}")
+    return told

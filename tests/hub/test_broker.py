@@ -143,3 +143,19 @@ async def test_a_broker_that_comes_back_finds_it_again(mosquitto: Any, tmp_path:
         await eventually(lambda: not broker.online)
         mosquitto.start()
         await eventually(lambda: broker.ready, within=20)
+
+
+async def test_a_disk_that_is_full_costs_the_host_no_connection(
+    mosquitto: Any, tmp_path: Path, eventually: Any
+) -> None:
+    (tmp_path / "host-state.new").mkdir()  # nothing can be written there
+    async with watching(mosquitto.port) as (watcher, _), host(tmp_path, mosquitto.port) as (broker, running):
+        await eventually(lambda: broker.online)
+        mosquitto.stop()
+        await eventually(lambda: not broker.online)
+        mosquitto.start()
+        await eventually(lambda: broker.online)
+        assert not running.done()
+        async with watching(mosquitto.port) as (again, _):
+            await eventually(lambda: again.states)
+        assert again.states[-1]["timestamp"] > watcher.states[0]["timestamp"]

@@ -1,0 +1,123 @@
+"""`python -m tests.chaos`: faults on purpose, and whether anything was lost, stored twice or altered by them."""
+
+import argparse
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos import private
+from tests.chaos.failpoints import impossible
+from tests.chaos.plan import LINK_NARROW, WEIGHTS
+from tests.chaos.run import run, say
+from tests.chaos.stores import InfluxStore, Store
+from tests.chaos.world import MOSQUITTO, RunFailed
+
+PARTS = {
+    "model": "10,000 schedules of the delivery rules over the real parts, without processes",
+    "world": "real processes, killed, cut off, filled up and put back; the verdict comes from this part",
+}
+SCHEDULES = 10_000
+
+
+def main() -> int:
+    """Run the command line; return 0 only if nothing was lost, stored twice or altered."""
+    asked = _parser().parse_args()
+    if asked.list:
+        print("\n".join(WEIGHTS))
+        return 0
+    parts = [asked.only] if asked.only else list(PARTS)
+    try:
+        if not private.inside():
+            _refuse_nonsense(asked)
+            if "model" in parts and not _model(asked.seed):
+                return 1
+        if "world" not in parts:
+            return 0
+        status = private.entered(sys.argv[1:])
+        return _world(asked) if status is None else status
+    except (RunFailed, OSError) as exc:
+        say(str(exc))
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make chaos",
+        description="Faults on purpose, and whether anything was lost, stored twice or altered by them.",
+        epilog="Parts: " + "; ".join(f"{name}: {words}" for name, words in PARTS.items()) + ".",
+    )
+    add = parser.add_argument
+    add("--cycles", type=int, default=50, help="rounds of faults (default 50: about 20 minutes)")
+    add("--seed", type=int, default=7, help="the same seed, the same faults in the same order (default 7)")
+    add("--store", choices=["embedded", "influxdb"], default="embedded", help="influxdb: needs influxd on the path")
+    add("--kinds", help="only these faults, with commas between; --list shows all")
+    add("--list", action="store_true", help="print the names of all faults and end")
+    add("--only", choices=list(PARTS), help="only this part; otherwise all, one after the other")
+    add("--keep", type=Path, help="leave everything in this new folder; otherwise it is left only after a failure")
+    add("--json", action="store_true", help="print the verdict as one JSON line on standard output")
+    return parser
+
+
+def _refuse_nonsense(asked: argparse.Namespace) -> None:
+    unknown = sorted(set(_kinds(asked)) - set(WEIGHTS))
+    if unknown:
+        raise RunFailed(f"--kinds: there is no fault {unknown[0]!r}; --list shows all")
+    if asked.cycles < 1:
+        raise RunFailed(f"--cycles: {asked.cycles} is too few; 1 or more")
+    if asked.keep is not None and asked.keep.exists():
+        raise RunFailed(f"--keep: {asked.keep} exists already; name a new folder")
+    if not Path(MOSQUITTO).is_file():
+        raise RunFailed("Mosquitto is not installed. Type: sudo apt-get install mosquitto")
+
+
+def _model(seed: int) -> bool:
+    say(f"{SCHEDULES} schedules of the model, seed {seed}")
+    command = (sys.executable, "-m", "tests.delivery_model", "--schedules", str(SCHEDULES), "--seed", str(seed))
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
+    say(f"model: {done.stdout.strip()}")
+    return done.returncode == 0
+
+
+def _world(asked: argparse.Namespace) -> int:
+    store = InfluxStore() if asked.store == "influxdb" else Store()
+    kinds, missing = _kinds(asked), impossible(store)
+    for kind in kinds:
+        if kind in missing:
+            raise RunFailed(f"{kind} {missing[kind]}; name the others with --kinds")
+    folder = asked.keep or Path(tempfile.mkdtemp(prefix="hamlet-chaos-"))
+    status, line = asyncio.run(_interruptible(folder.absolute(), asked, kinds, store))
+    if asked.json:
+        print(line, flush=True)
+    else:
+        say(line)
+    if asked.keep is None and status == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif status:
+        say(f"everything is kept in {folder}")
+    return status
+
+
+def _kinds(asked: argparse.Namespace) -> list[str]:
+    if asked.kinds:
+        return sorted(set(asked.kinds.split(",")))
+    other = LINK_NARROW[1] if private.inside() else LINK_NARROW[0]
+    sealing = {"store_kill_sealing"} if asked.store == "influxdb" else set()
+    return [kind for kind in WEIGHTS if kind != other and kind not in sealing]
+
+
+async def _interruptible(folder: Path, asked: argparse.Namespace, kinds: list[str], store: Store) -> tuple[int, str]:
+    task = asyncio.ensure_future(run(folder, cycles=asked.cycles, seed=asked.seed, kinds=kinds, store=store))
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise RunFailed("interrupted") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
