@@ -339,4 +339,12 @@ def metric(kind: Kind, name: str) -> Metric | None:
     return _BY_NAME.get((kind, name))
 
 
+def report_seconds(name: str) -> int:
+    """Return how long a value of a metric of this name may go unrepeated, whatever kind of device reports it."""
+    return _REPORT_SECONDS.get(name, Metric(name=name, datatype=DataType.DOUBLE).max_report_seconds)
+
+
 _BY_NAME = {(row.kind, one.name): one for row in CATALOG.values() for one in row.metrics}
+_REPORT_SECONDS: dict[str, int] = {}
+for _one in _BY_NAME.values():
+    _REPORT_SECONDS[_one.name] = max(_one.max_report_seconds, _REPORT_SECONDS.get(_one.name, 0))

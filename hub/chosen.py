@@ -32,7 +32,7 @@ def store(config: Config, kind_of: Callable[[DeviceKey], Kind | None]) -> Abstra
             " new folder, and the edge nodes send what they still hold"
         )
     if influx is None:
-        return EmbeddedStore(folder)  # retention is not its own yet
+        return EmbeddedStore(folder, retention_days=told.retention_days)
     token = influx.token_file.read_text(encoding="utf-8").strip()
     if not token:
         raise ConfigRefused(f"store influx.token_file: {influx.token_file} is empty; put the token into it")

@@ -12,17 +12,24 @@ CLAIM_LOOKBACK_MS = 86_400_000
 """How long before a question's start a claim may have been made; edge nodes repeat theirs every few minutes."""
 
 
-def silences(heard: Sequence[int], start: int, end: int) -> list[Span]:
+def stretches(heard: Sequence[int]) -> list[Span]:
+    """Return from the first to the last instant of stretches without a silence longer than STREAM_GAP_MS."""
+    cuts = [place for place, (one, after) in enumerate(pairwise(heard), start=1) if after - one > STREAM_GAP_MS]
+    return [(heard[first], heard[last - 1]) for first, last in pairwise([0, *cuts, len(heard)]) if last > first]
+
+
+def silences(heard: Sequence[Span], start: int, end: int) -> list[Span]:
     """Return the spans of [start, end) in which an edge node showed no life.
 
-    `heard` are instants of its stream in ascending order, from STREAM_GAP_MS before `start` to as long after `end`.
+    `heard`: from the first to the last instant of stretches in which its stream was never silent for longer than
+    STREAM_GAP_MS, in order, from as long before `start` to as long after `end`.
     """
     if not heard:
         return [(start, end)]
-    found = [] if heard[0] <= start else [(start, heard[0])]
-    found += [(one, after) for one, after in pairwise(heard) if after - one > STREAM_GAP_MS]
-    if end - heard[-1] > STREAM_GAP_MS:
-        found.append((heard[-1], end))
+    found = [] if heard[0][0] <= start else [(start, heard[0][0])]
+    found += [(one[1], after[0]) for one, after in pairwise(heard)]
+    if end - heard[-1][1] > STREAM_GAP_MS:
+        found.append((heard[-1][1], end))
     cut = ((max(first, start), min(last, end)) for first, last in found)
     return [(first, last) for first, last in cut if first < last]
 

@@ -1,4 +1,7 @@
-"""A series in equal spans of time: how often, between what, and its mean weighted by time. Pure numpy."""
+"""A series in spans of time: how often, between what, and its mean weighted by time. Pure numpy.
+
+Spans are given by their edges: `count` + 1 instants, each span from one edge up to the next.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -12,23 +15,28 @@ Instants = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 
-def buckets(
-    at: Instants, value: Numbers, good: NDArray[np.bool_], *, start: int, end: int, count: int, hold_ms: int
-) -> Buckets:
-    """Return `count` spans of [start, end) from samples in time order, those before `start` being carried in.
+def edges_of(start: int, end: int, count: int, grain: int = 1) -> Instants:
+    """Return the edges of `count` spans that hold [start, end), as equal as whole multiples of `grain` allow."""
+    edges = (start + np.arange(count + 1, dtype=np.int64) * (end - start) // count) // grain * grain
+    edges[-1] = -(-end // grain) * grain
+    return edges
+
+
+def buckets(at: Instants, value: Numbers, good: NDArray[np.bool_], *, edges: Instants, hold_ms: int) -> Buckets:
+    """Return the spans of samples in time order, those before the first edge being carried in.
 
     A good value stands from its instant until the next sample, at most `hold_ms`; a bad one stands for nothing and ends
     the one before it.
     """
-    edges = np.linspace(start, end, count + 1)
-    until = np.minimum(np.append(at[1:], np.int64(end)), at + hold_ms)
+    count, end = len(edges) - 1, edges[-1]
+    until = np.minimum(np.append(at[1:], end), at + hold_ms)
     span = np.where(good, np.maximum(until - at, 0), 0).astype(np.float64)
     # Integral and coverage are straight lines between the points where a value begins and ends to stand.
     points = np.stack([at, at + span.astype(np.int64)], axis=1).ravel().astype(np.float64)
     covered = np.diff(_at_edges(edges, points, span))
     integral = np.diff(_at_edges(edges, points, np.where(good, value, 0.0) * span))
-    inside = good & (at >= start) & (at < end)
-    which = np.minimum(((at[inside] - start) * count) // max(end - start, 1), count - 1)
+    inside = good & (at >= edges[0]) & (at < end)
+    which = np.searchsorted(edges, at[inside], side="right") - 1
     values = value[inside]
     counts = np.bincount(which, minlength=count)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
@@ -40,7 +48,7 @@ def buckets(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(covered > 0, integral / covered, np.nan)
     return Buckets(
-        at=[int(edge) for edge in edges[:-1]],
+        at=edges[:-1].tolist(),
         count=counts.tolist(),
         minimum=_or_none(low),
         maximum=_or_none(high),
@@ -51,18 +59,51 @@ def buckets(
     )
 
 
-def _at_edges(edges: Numbers, points: Numbers, gained: Numbers) -> Numbers:
-    if not len(points):
-        return np.zeros_like(edges)
-    total = np.concatenate([[0.0], np.cumsum(gained)])
-    # Before its span a sum has what came earlier; after it, this much more.
-    sums = np.stack([total[:-1], total[1:]], axis=1).ravel()
-    at_edges: Numbers = np.interp(edges, points, sums)
-    return at_edges
+def buckets_of(rollups: dict[str, NDArray[np.float64]], owner: Instants, owners: int, edges: Instants) -> list[Buckets]:
+    """Return the spans of each owner from its rollups, in time order, none of which crosses an edge.
+
+    `rollups` has columns at, count, minimum, maximum, first, last, integral and covered (ms), NaN for nothing.
+    """
+    count = len(edges) - 1
+    at = rollups["at"]
+    inside = (at >= edges[0]) & (at < edges[-1])
+    column = {name: one[inside] for name, one in rollups.items()}
+    where = owner[inside] * count + np.searchsorted(edges, column["at"], side="right") - 1
+    cells = owners * count
+
+    def total(name: str) -> Numbers:
+        return np.bincount(where, weights=column[name], minlength=cells).astype(np.float64)
+
+    low, high = np.full(cells, np.inf), np.full(cells, -np.inf)
+    some = column["count"] > 0
+    at_some = where[some]
+    np.minimum.at(low, at_some, column["minimum"][some])
+    np.maximum.at(high, at_some, column["maximum"][some])
+    first, last = np.full(cells, np.nan), np.full(cells, np.nan)
+    first[at_some[::-1]] = column["first"][some][::-1]
+    last[at_some] = column["last"][some]
+    covered = total("covered")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(covered > 0, total("integral") / covered, np.nan)
+    counts = total("count").astype(np.int64)
+    return [
+        Buckets(
+            at=edges[:-1].tolist(),
+            count=counts[part].tolist(),
+            minimum=_or_none(low[part]),
+            maximum=_or_none(high[part]),
+            mean=_or_none(mean[part]),
+            first=_or_none(first[part]),
+            last=_or_none(last[part]),
+            covered_seconds=(covered[part] / 1000).tolist(),
+        )
+        for part in (slice(one * count, one * count + count) for one in range(owners))
+    ]
 
 
-def _or_none(numbers: Numbers) -> list[float | None]:
-    return [float(one) if np.isfinite(one) else None for one in numbers]
+def one_after_another(parts: Sequence[Buckets]) -> Buckets:
+    """Return spans that follow one another as one answer."""
+    return Buckets(**{name: [one for part in parts for one in getattr(part, name)] for name in Buckets.__slots__})
 
 
 def mean_of(devices: Sequence[Buckets]) -> Buckets:
@@ -85,3 +126,17 @@ def mean_of(devices: Sequence[Buckets]) -> Buckets:
         last=_or_none(last),
         covered_seconds=column("covered_seconds").sum(axis=0).tolist(),
     )
+
+
+def _at_edges(edges: Instants, points: Numbers, gained: Numbers) -> Numbers:
+    if not len(points):
+        return np.zeros(len(edges))
+    total = np.concatenate([[0.0], np.cumsum(gained)])
+    # Before its span a sum has what came earlier; after it, this much more.
+    sums = np.stack([total[:-1], total[1:]], axis=1).ravel()
+    at_edges: Numbers = np.interp(edges.astype(np.float64), points, sums)
+    return at_edges
+
+
+def _or_none(numbers: Numbers) -> list[float | None]:
+    return [float(one) if np.isfinite(one) else None for one in numbers]

@@ -12,9 +12,9 @@ from contract.catalog import PRESENCE
 from contract.metrics import Quality, Value
 from hub.devices import DeviceKey, NodeKey
 from hub.storage import flux
-from hub.storage.availability import CLAIM_LOOKBACK_MS, intervals, silences
+from hub.storage.availability import CLAIM_LOOKBACK_MS, intervals, silences, stretches
 from hub.storage.books import Books, Series
-from hub.storage.buckets import buckets, mean_of
+from hub.storage.buckets import buckets, edges_of, mean_of
 from hub.storage.flux import FluxRefused, Points
 from hub.storage.influx_samples import COLUMNS, fields_of, joined, latest, newest, numbers, samples
 from hub.storage.line_protocol import CONFLICT, FLAGS_FIELD, NULL_BIT, QUALITY_FIELD, Place, stored
@@ -170,7 +170,7 @@ class InfluxQuestions:
             node = device.of_node
             stream = DeviceKey(node.group, node.node, "")
             if node not in silent:
-                silent[node] = silences(self._heard(stream, start, end), start, end)
+                silent[node] = silences(stretches(self._heard(stream, start, end)), start, end)
             claims = self.raw(stream, PRESENCE + device.device, start - CLAIM_LOOKBACK_MS, end, MOST_IN_BUCKETS)
             told = [
                 (at, str(one) if one is not None else None) for at, one in zip(claims.at, claims.value, strict=True)
@@ -292,7 +292,8 @@ def _buckets(found: pa.Table, *, start: int, end: int, count: int, hold_ms: int)
     values = numbers(found)
     measuring = (found["flags"].to_numpy() & INSTRUMENT_BITS) == 0
     good = (found["quality"].to_numpy() == int(Quality.GOOD)) & measuring & ~np.isnan(values)
-    return buckets(found["at"].to_numpy(), values, good, start=start, end=end, count=count, hold_ms=hold_ms)
+    edges = edges_of(start, end, count)
+    return buckets(found["at"].to_numpy(), values, good, edges=edges, hold_ms=hold_ms)
 
 
 def _rows(pieces: Sequence[tuple[DeviceKey, str, pa.Table]]) -> Rows:

@@ -229,12 +229,6 @@ class InfluxStore:
         self._books.forget(now_ms - self._settings.retention_days * DAY_MS)
         self._settled()
 
-    def backup(self, folder: Path) -> None:
-        raise StoreUnavailable(
-            f"the readings are in InfluxDB, bucket {self._settings.bucket!r} and {self._settings.delivery_bucket!r}:"
-            f" back up both together with `influx backup` instead of into {folder}"
-        )
-
     def _ask(self, question: str) -> bytes:
         return self._server.ask(question)
 

@@ -22,31 +22,35 @@ SCHEMA = pa.schema(
 )
 
 
-def table_of(batch: Batch, rows: int) -> pa.Table:
-    """Return the samples of a batch, numbered from `rows` in the order in which they count as committed."""
+FIRST_ROW = 1 << 40
+"""Rows of the tail are numbered from here, above every generation of sealed ones."""
+
+_STORED = pa.schema([field for field in SCHEMA if field.name != "row"])
+
+
+def table_of(batch: Batch, first_row: int) -> pa.Table:
+    """Return the samples of a batch, numbered from `first_row` in the order in which they count as committed."""
     parts = []
     for column, name in ((batch.numbers, "number"), (batch.integers, "integer"), (batch.texts, "text")):
         if len(column):
             parts.append(_part(column, name))
     if not parts:
         return SCHEMA.empty_table()
-    table = pa.concat_tables(parts).combine_chunks()
-    numbered = pa.array(np.arange(rows, rows + table.num_rows, dtype=np.int64))
-    return table.append_column("row", numbered)
+    return _numbered(pa.concat_tables(parts).combine_chunks(), first_row)
 
 
 def packed(table: pa.Table) -> bytes:
-    """Return a table as bytes, compressed."""
+    """Return a table as bytes, compressed, without its rows' numbers."""
     sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table)
+    with pa.ipc.new_stream(sink, _STORED, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table.select(_STORED.names))
     return sink.getvalue()
 
 
-def unpacked(blob: bytes) -> pa.Table:
-    """Return the table that `packed` made bytes of."""
+def unpacked(blob: bytes, first_row: int) -> pa.Table:
+    """Return the table that `packed` made bytes of, numbered from `first_row`."""
     with pa.ipc.open_stream(blob) as reader:
-        return reader.read_all()
+        return _numbered(reader.read_all().select(_STORED.names), first_row)
 
 
 def joined(tail: tuple[pa.Table, ...]) -> tuple[pa.Table, ...]:
@@ -76,3 +80,7 @@ def _part(column: Column, name: str) -> pa.Table:
             "flags": pa.array((marks & 0xFF).astype(np.uint8)),
         }
     )
+
+
+def _numbered(table: pa.Table, first_row: int) -> pa.Table:
+    return table.append_column("row", pa.array(np.arange(first_row, first_row + table.num_rows, dtype=np.int64)))

@@ -4,7 +4,6 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -353,8 +352,4 @@ class TimeSeries(Protocol):
 
         Raises StoreUnavailable where it could not; nothing is lost, and the next call tries again.
         """
-        ...
-
-    def backup(self, folder: Path) -> None:
-        """Copy the whole store into an empty or new folder while it is being used; raise StoreUnavailable."""
         ...

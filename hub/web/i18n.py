@@ -1,13 +1,15 @@
 """Vietnamese and English from one pair of catalogues, and the numbers, times and ages people read."""
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
-from babel.dates import format_datetime, format_timedelta
+from babel.dates import format_date, format_datetime, format_timedelta
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
@@ -59,6 +61,23 @@ class Words:
     def span(self, milliseconds: int) -> str:
         """Return a length of time."""
         return format_timedelta(timedelta(milliseconds=max(0, milliseconds)), threshold=1.2, locale=self.language)
+
+    def number(self, number: int) -> str:
+        """Return a whole number."""
+        return str(format_decimal(number, "#,##0", locale=self.language))
+
+    def percent(self, share: float) -> str:
+        """Return a share of 1 in percent, rounded down: what is not whole is never shown as 100."""
+        hundredths = math.floor(round(share * 10_000, 6))
+        return f"{format_decimal(Decimal(hundredths) / 100, '#,##0.##', locale=self.language)}%"
+
+    def size(self, count: int) -> str:
+        """Return a number of bytes in MB."""
+        return f"{format_decimal(Decimal(count) / 1_000_000, '#,##0.0', locale=self.language)} MB"
+
+    def day(self, day: date) -> str:
+        """Return a day of the calendar."""
+        return str(format_date(day, "EEEE, dd/MM/yyyy", locale=self.language))
 
     def value(self, value: Value, unit: str) -> str:
         """Return a value with its unit."""

@@ -1,4 +1,4 @@
-"""The pages: overview, one device, announcing; each rendered whole, then kept alive by frames."""
+"""The pages: overview, one device, announcing, the daily report; each rendered whole, then kept alive by frames."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,10 +11,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from hub.announcements import AnnouncementRefused
 from hub.announcements import Request as Announce
 from hub.api.announcements import LOCAL, speakers_by_id, spoken, upload
+from hub.api.completeness import look
+from hub.api.delivery import account
 from hub.api.problems import ProblemRaised
 from hub.audio import AudioRefused
+from hub.calendar_day import day_of, day_start
 from hub.given import Given
-from hub.web import views
+from hub.web import completeness, views
+from hub.web.delivery import delivery as delivery_view
 from hub.web.frames import Frames
 from hub.web.i18n import LANGUAGES, Words, chosen, words
 
@@ -46,7 +50,26 @@ async def device(request: Request, id: str, hub: Given) -> HTMLResponse:  # noqa
     found = _device(hub, words(language), id)
     if found is None:
         return _page(request, hub, language, "missing.html", status=404)
-    return _page(request, hub, language, "device.html", **found)
+    return _page(request, hub, language, "device.html", **found, **await _delivery(hub, words(language), id))
+
+
+@router.get("/devices/{id}/delivery")
+async def delivery(request: Request, id: str, hub: Given) -> HTMLResponse:  # noqa: A002  # the path's word
+    """What is told of an edge node's delivery, for its page to renew."""
+    language = chosen(request, hub.config.hub.language)
+    told = await _delivery(hub, words(language), id)
+    if told["delivery"] is None:
+        raise ProblemRaised(404, f"there is no edge node {id[:40]!r}")
+    return _page(request, hub, language, "_delivery.html", **told)
+
+
+@router.get("/reports/completeness")
+async def report(request: Request, hub: Given, day: str | None = None) -> HTMLResponse:
+    """How complete a day is, yesterday unless asked otherwise."""
+    language = chosen(request, hub.config.hub.language)
+    wanted = day or str(day_of(day_start(day_of(hub.clock.now_ms())) - 1))
+    told = completeness.report(await look(hub, wanted), hub.places, words(language))
+    return _page(request, hub, language, "completeness.html", report=told)
 
 
 @router.get("/announce")
@@ -140,6 +163,14 @@ def _device(hub: Given, said: Words, wanted: str) -> dict[str, Any] | None:
     if one is None:
         return None
     return {"device": views.device(one, hub.places, said, hub.clock.now_ms())}
+
+
+async def _delivery(hub: Given, said: Words, wanted: str) -> dict[str, Any]:
+    """Return an edge node's delivery, None for a device behind it: that has none of its own."""
+    one = hub.live.device(wanted)
+    if one is None or one.key.device:
+        return {"id": wanted, "delivery": None}
+    return {"id": wanted, "delivery": delivery_view(await account(hub, one.key.of_node), said)}
 
 
 def _announce(hub: Given, said: Words) -> dict[str, Any]:

@@ -1,15 +1,10 @@
 """What every store of readings promises; each implementation is held to the same suite."""
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +12,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract.catalog import Kind
 from contract.metrics import DataType
 from contract.positions import Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.storage.embedded import EmbeddedStore
-from hub.storage.influxdb import InfluxStore, Settings
-from hub.storage.timeseries import Batch, EventRow, FloorRaised, Quarantined, StoreUnavailable, TimeSeries, Void
+from hub.storage.timeseries import (
+    Batch,
+    EventRow,
+    FloorRaised,
+    Interval,
+    Quarantined,
+    Reach,
+    StoreUnavailable,
+    TimeSeries,
+    Void,
+)
 
 KEY = DeviceKey("g", "n", "probe")
 NODE = NodeKey("g", "n")
 GOOD = 192 << 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opener:
-    """Opens one kind of store; what was committed in a place is there when it is opened again."""
-
-    kind: str
-    server: Any
-    folder: Path
-
-    def fresh(self) -> "Opener":
-        """Return an opener of a place where nothing is yet."""
-        return replace(self, folder=self.folder / uuid.uuid4().hex)
-
-    def __call__(self) -> AbstractContextManager[TimeSeries]:
-        if self.kind == "embedded":
-            return EmbeddedStore(self.folder)
-        name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
-        settings = Settings(
-            url=self.server.url,
-            org=self.server.org,
-            token=self.server.token,
-            bucket=f"readings-{name}",
-            delivery_bucket=f"delivery-{name}",
-        )
-        return InfluxStore(self.folder, settings, lambda key: Kind.WATER_PROBE)
-
-
-@pytest.fixture(params=["embedded", "influxdb"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    server = request.getfixturevalue("influx") if request.param == "influxdb" else None
-    return Opener(kind=request.param, server=server, folder=tmp_path)
-
-
-@pytest.fixture
-def store(opened: Opener) -> Iterator[TimeSeries]:
-    with opened() as one:
-        yield one
 
 
 def batch(store: TimeSeries, *samples: tuple[int, float], metric: str = "x", mark: int = GOOD) -> Batch:
@@ -126,7 +91,7 @@ def test_ledger_events_and_quarantine_are_of_the_same_commit(store: TimeSeries) 
     assert store.newest_received() == 9
 
 
-def test_a_restart_forgets_nothing(opened: Opener) -> None:
+def test_a_restart_forgets_nothing(opened: Any) -> None:
     lineage = Lineage("log", 1, "probe")
     with opened() as store:
         for number in range(20):
@@ -169,7 +134,7 @@ def test_an_empty_series_is_all_gaps(store: TimeSeries) -> None:
 samples = st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e6, 1e6)), max_size=30)
 
 
-def test_a_store_that_is_closed_under_a_question_answers_it_or_says_so(opened: Opener) -> None:
+def test_a_store_that_is_closed_under_a_question_answers_it_or_says_so(opened: Any) -> None:
     """A thread may still be asking when the hub ends; the process must not die of it."""
     ends: list[str] = []
 
@@ -195,7 +160,7 @@ def test_a_store_that_is_closed_under_a_question_answers_it_or_says_so(opened: O
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(samples, st.integers(1, 7), st.integers(1, 400))
 def test_buckets_agree_with_a_walk_second_by_second(
-    opened: Opener, given_samples: list[tuple[int, float]], count: int, hold: int
+    opened: Any, given_samples: list[tuple[int, float]], count: int, hold: int
 ) -> None:
     with opened.fresh()() as store:
         store.commit(batch(store, *given_samples), 9)
@@ -262,7 +227,7 @@ def test_a_killed_store_keeps_every_batch_it_acknowledged(tmp_path: Path, after:
     assert len(found) % 50 == 0, "a batch is there whole or not at all"
 
 
-def test_a_floor_takes_the_ledger_rows_under_it_and_is_still_there_after_a_restart(opened: Opener) -> None:
+def test_a_floor_takes_the_ledger_rows_under_it_and_is_still_there_after_a_restart(opened: Any) -> None:
     first, second, third = (Lineage("log", epoch, "probe") for epoch in (1, 2, 3))
     with opened() as store:
         store.commit(Batch(committed=[(NODE, one, 0, 9) for one in (first, second, third)]), 1)
@@ -305,3 +270,78 @@ def test_what_leaves_quarantine_is_stored_by_the_same_commit(store: TimeSeries) 
     assert list(store.quarantined(other.id, 10)) == []
     assert list(store.quarantined(0, 10, NodeKey("g", "other"))) == []
     assert list(store.raw(KEY, "x", 0, 9, 9).value) == [1.0]
+
+
+HOUR, DAY = 3_600_000, 86_400_000
+
+
+def test_a_conflict_is_counted_once_whether_found_in_the_tail_in_sealing_or_across_seals(opened: Any) -> None:
+    with opened() as store:
+        store.commit(batch(store, (1, 10.0), (2, 5.0), (3, 7.0)), 9)
+        store.tend(HOUR)
+        store.commit(batch(store, (1, 11.0), (2, 5.0)), HOUR)
+        assert (store.stats().samples, store.stats().conflicts) == (3, 1), "found between tail and segment"
+        store.tend(2 * HOUR)
+        assert (store.stats().samples, store.stats().conflicts) == (3, 1), "found between two segments"
+        store.commit(batch(store, (1, 12.0), (3, 8.0)), 2 * HOUR)
+        assert (store.stats().samples, store.stats().conflicts) == (3, 2)
+        store.tend(2 * DAY)
+        assert (store.stats().samples, store.stats().conflicts) == (3, 2), "still known when the other row is gone"
+        assert store.completeness(NODE, 0, 9).conflicts == 2
+    with opened() as again:
+        assert (again.stats().samples, again.stats().conflicts) == (3, 2)
+        assert list(again.raw(KEY, "x", 0, 9, 9).value) == [12.0, 5.0, 8.0]
+        assert set(again.raw(KEY, "x", 0, 9, 9).flags) == {0}
+
+
+def test_a_silence_is_none_where_a_slower_metric_of_the_stream_was_heard(store: TimeSeries) -> None:
+    # "load" is silent for 25 minutes, but "name", told twice, stands in the middle of that.
+    minute, stream = 60_000, DeviceKey("g", "n", "")
+    made = Batch()
+    for metric, minutes in (("load", [0, 5, 10, 35, 40, 45]), ("name", [1, 22, 45])):
+        for one in minutes:
+            made.numbers.put(store.series(stream, metric, DataType.DOUBLE), one * minute, 1.0, GOOD)
+    made.texts.put(store.series(stream, "Presence/probe", DataType.STRING), 0, "online", GOOD)
+    store.commit(made, 9)
+    up = [Interval(start=0, end=45 * minute, state=Reach.UP, cause="")]
+    assert list(store.availability([KEY], 0, 45 * minute)[KEY]) == up
+    store.tend(HOUR)
+    assert list(store.availability([KEY], 0, 45 * minute)[KEY]) == up
+    assert [one.state for one in store.availability([KEY], 0, 61 * minute)[KEY]] == [Reach.UP, Reach.UNKNOWN]
+
+
+def test_availability_names_the_cause_and_never_counts_what_is_unknown(store: TimeSeries) -> None:
+    minute, stream = 60_000, DeviceKey("g", "n", "")
+    made = Batch()
+    for one in range(0, 60, 5):
+        made.numbers.put(store.series(stream, "load", DataType.DOUBLE), one * minute, 1.0, GOOD)
+    for one, told in ((5, "online"), (20, "unreachable"), (25, "unreachable"), (40, None)):
+        made.texts.put(store.series(stream, "Presence/probe", DataType.STRING), one * minute, told, GOOD)
+    store.commit(made, 9)
+    found = store.availability([KEY], 0, 60 * minute)[KEY]
+    assert [(one.start // minute, one.end // minute, one.state.value, one.cause) for one in found] == [
+        (0, 5, "unknown", ""),
+        (5, 20, "up", ""),
+        (20, 40, "down", "unreachable"),
+        (40, 60, "unknown", ""),
+    ]
+
+
+def test_export_gives_every_sample_in_order_and_keeps_what_it_began_with(store: TimeSeries) -> None:
+    other = DeviceKey("a", "n", "probe")
+    made = batch(store, (2, 20.0), (1, 10.0))
+    made.integers.put(store.series(other, "flag", DataType.BOOLEAN), 7, 1, GOOD | 0b01001)
+    store.commit(made, 9)
+    exporting = store.export(0, 10)
+    first = next(exporting)
+    store.tend(HOUR)
+    store.tend(2 * DAY)
+    rows = [row for piece in (first, *exporting) for row in piece.to_pylist()]
+    assert [(row["group"], row["metric"], row["at"], row["number"], row["integer"]) for row in rows] == [
+        ("a", "flag", 7, None, 1),
+        ("g", "x", 1, 10.0, None),
+        ("g", "x", 2, 20.0, None),
+    ]
+    assert rows[0]["flags"] == 0b01001
+    assert [row["metric"] for piece in store.export(0, 10, groups=["a"]) for row in piece.to_pylist()] == ["flag"]
+    assert [row["at"] for piece in store.export(0, 2, metrics=["x"]) for row in piece.to_pylist()] == [1]

@@ -64,7 +64,7 @@ def test_no_file_has_a_name_that_says_nothing(word: str) -> None:
 THIRD_PARTY = {
     "aiomqtt": {"edge/broker.py", "simulators/mqtt_sensor.py"},
     "paho": {"hub/broker.py"},
-    "duckdb": {"hub/storage/embedded.py"},
+    "duckdb": {"hub/storage/questions.py"},
     "pymodbus": {"edge/drivers/modbus_bus.py", "simulators/modbus_probe.py"},
     "serial": {"edge/drivers/uart_sensor.py"},
     "onvif": {"edge/camera/onvif_worker.py"},

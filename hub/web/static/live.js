@@ -66,6 +66,15 @@
     banner.textContent = words;
   });
 
+  // What a reader has opened stays open when its section is renewed.
+  const opened = new Set();
+  document.addEventListener("toggle", (event) => {
+    if (event.target.id) opened[event.target.open ? "add" : "delete"](event.target.id);
+  }, true);
+  document.addEventListener("htmx:afterSwap", () => {
+    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
+  });
+
   const wanted = new URLSearchParams(location.search).get("speaker");
   if (wanted) {
     const box = document.querySelector(`input[name=speakers][value="${CSS.escape(wanted)}"]`);

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import uvicorn
 
-from hub.devices import DeviceKey, device_id
+from contract.positions import Lineage
+from hub.devices import DeviceKey, NodeKey, device_id
+from hub.node_delivery import Alarm, AlarmKind, Depth, NodeDelivery
+from hub.storage.timeseries import Batch, Quarantined, Void
 
 pytestmark = [pytest.mark.browser]
 PROBE = device_id(DeviceKey("g", "n-01", "probe-01"))
+NODE = device_id(DeviceKey("g", "n-01", ""))
 LOA = device_id(DeviceKey("g", "n-01", "loa-01"))
 AXE = Path(__file__).parents[2] / "interop" / "node_modules" / "axe-core" / "axe.min.js"
 VENDOR = Path(__file__).parents[3] / "hub" / "web" / "static" / "vendor" / "htmx.min.js"
@@ -36,13 +40,37 @@ async def url(hub: Any) -> AsyncIterator[str]:
     await running
 
 
+def in_trouble(hub: Any) -> NodeDelivery:
+    """Return how an edge node stands that has everything a page can show, with what the store has of it."""
+    now, life = hub.state.hub.clock.now_ms(), Lineage("log", 7 << 32, "probe-01")
+    node = NodeKey("g", "n-01")
+    if not hub.state.hub.store.ledger(node):
+        made = Batch(committed=[(node, life, first, first + 5) for first in range(0, 1000, 10)])
+        made.voids.append(Void(node=node, lineage=life, first=2000, last=2999, at=now - 5000))
+        key = DeviceKey("g", "n-01", "probe-01")
+        for reason in ("impossible_time", "refused by the store: <no>"):
+            made.quarantined.append(Quarantined(key=key, reason=reason, payload=b"", received_at=now, samples=3))
+        hub.state.hub.store.commit(made, now)
+    return NodeDelivery(
+        foreign=False,
+        log="log",
+        epoch=7 << 32,
+        floor=6 << 32,
+        closed=1,
+        depth=Depth(records=50, oldest=now - 3_600_000, bytes_on_disk=5_000_000, told_at=now),
+        acknowledged_at=now,
+        alarms=tuple(Alarm(kind=kind, since=now - 60_000) for kind in AlarmKind),
+    )
+
+
 @pytest.mark.parametrize("language", ["vi", "en"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("path", ["/", f"/devices/{PROBE}", "/announce"])
+@pytest.mark.parametrize("path", ["/", f"/devices/{PROBE}", f"/devices/{NODE}", "/announce", "/reports/completeness"])
 async def test_every_page_is_accessible_and_fits(
-    browser: Any, url: str, path: str, width: int, scheme: str, language: str
+    browser: Any, hub: Any, url: str, path: str, width: int, scheme: str, language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hub.state.hub.ingest, "delivery", lambda key: in_trouble(hub))
     if not AXE.exists():
         pytest.skip("axe-core is not installed (make test installs it)")
     context = await browser.new_context(viewport={"width": width, "height": 740}, color_scheme=scheme)
@@ -70,6 +98,20 @@ async def test_a_page_follows_what_happens_without_being_loaded_again(browser: A
     state.slots["Water/pH"].value = 6.66
     hub.state.hub.live.touch()
     await page.get_by_text("6,66").wait_for(timeout=8000)
+    await page.close()
+
+
+async def test_what_a_reader_opened_stays_open_when_its_section_is_renewed(
+    browser: Any, hub: Any, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub.state.hub.ingest, "delivery", lambda key: in_trouble(hub))
+    page = await browser.new_page()
+    await page.goto(f"{url}/devices/{NODE}?lang=vi")
+    await page.click("#ledger summary")
+    await page.evaluate("document.querySelector('#delivery').dataset.old = 'yes'")
+    renew = "htmx.ajax('GET', location.pathname + '/delivery', {target: '#delivery', swap: 'outerHTML'})"
+    await page.evaluate(renew)
+    await page.wait_for_selector("#delivery:not([data-old]) #ledger[open]", timeout=8000)
     await page.close()
 
 

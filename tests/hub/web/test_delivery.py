@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -173,3 +174,100 @@ async def test_the_report_is_a_table_for_a_spreadsheet(hub: Any, client: Any, st
     [row] = csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"), newline=""))
     assert (row["day"], row["node"], row["commune"], row["verdict"]) == (str(day), "n-01", "Xã An Thạnh", "unknown")
     assert (row["complete_percent"], row["expected_records"]) == ("0.0", "")
+
+
+def text(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+async def page(client: Any, path: str, language: str) -> str:
+    answer = await client.get(path, params={"lang": language})
+    assert answer.status_code == 200
+    return text(answer.text)
+
+
+@pytest.mark.parametrize(
+    ("change", "vi", "en"),
+    [
+        ({}, "Hoạt động tốt : Đã lưu tất cả số liệu", "Working : All that it has measured is stored."),
+        ({"depth": Depth(records=2)}, "Không rõ : Thiết bị chưa báo", "Unknown : It has not said yet"),
+        ({"foreign": True}, "Không rõ : Thiết bị ngoài hệ thống", "Unknown : Foreign equipment numbers nothing"),
+        (
+            {"alarms": (Alarm(kind=AlarmKind.WILD_CLOCK, since=0),)},
+            "Có vấn đề : Cần người kiểm tra thiết bị này. Đồng hồ thiết bị sai.",
+            "Problem : Somebody must look at this box. Its clock is wrong.",
+        ),
+    ],
+)
+async def test_an_edge_nodes_page_says_first_how_its_delivery_stands(
+    client: Any, stands: Any, change: dict[str, Any], vi: str, en: str
+) -> None:
+    stands(**change)
+    assert vi in await page(client, PAGE, "vi")
+    assert en in await page(client, PAGE, "en")
+
+
+async def test_an_edge_node_that_fell_behind_or_silent_is_not_shown_as_working(
+    hub: Any, client: Any, stands: Any
+) -> None:
+    now = hub.state.hub.clock.now_ms()
+    behind = Depth(records=900, oldest=now - 7_200_000, bytes_on_disk=1, told_at=now)
+    stands(depth=behind)
+    assert "Cảnh báo : Đang gửi chậm: bản ghi cũ nhất đã chờ 2 giờ" in await page(client, PAGE, "vi")
+    stands(depth=replace(behind, told_at=now - 7_200_000))
+    assert "Không rõ : Liên lạc lần cuối 2 giờ trước" in await page(client, PAGE, "vi")
+
+
+async def test_what_is_lost_or_in_quarantine_is_told_with_number_reason_and_age(
+    hub: Any, client: Any, stands: Any
+) -> None:
+    keep(hub, voids=1200, aside="impossible_time", positions=((0, 9999),))
+    told = await page(client, PAGE, "en")
+    assert "Warning : Within the last day records turned out to be lost." in told
+    assert "Lost records: 1,200" in told
+    assert "100 to 1,299 of start 7" in told
+    assert "impossible time (over 400 days old, or in the future) 3" in told
+    assert "0–9,999" in told
+    assert "12.3 MB" in told
+    assert "12,3 MB" in await page(client, PAGE, "vi")
+
+
+async def test_while_the_hub_acknowledges_nothing_the_page_says_why(
+    hub: Any, client: Any, stands: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(hub.state.hub.ingest), "holding", "the disk is <full>")
+    told = (await client.get(PAGE, params={"lang": "vi"})).text
+    assert "Máy chủ đang không xác nhận số liệu" in told
+    assert "the disk is &lt;full&gt;" in told
+
+
+async def test_the_section_renews_itself_and_only_an_edge_node_has_one(client: Any, stands: Any) -> None:
+    assert f'hx-get="{PAGE}/delivery"' in (await client.get(PAGE)).text
+    assert (await client.get(f"{PAGE}/delivery")).text.lstrip().startswith("<section")
+    probe = f"/devices/{device_id(PROBE)}"
+    assert 'id="delivery"' not in (await client.get(probe)).text
+    assert (await client.get(f"{probe}/delivery")).status_code == 404
+
+
+async def test_the_report_page_says_in_one_sentence_how_the_day_went(hub: Any, client: Any, stands: Any) -> None:
+    now = hub.state.hub.clock.now_ms()
+    start = day_start(day_of(day_start(day_of(now)) - 1))
+    alive(hub, start, 24 * 60 - 5)
+    told = await page(client, "/reports/completeness", "vi")
+    assert "1/1 thiết bị tại ấp đủ số liệu." in told
+    assert "đầy đủ" in told
+    assert "100%" in told
+    lineage = Lineage("log", LIFE, "probe-01")
+    void = Void(node=NODE, lineage=lineage, first=0, last=0, at=start + 5)
+    hub.state.hub.store.commit(Batch(voids=[void]), now)
+    told = await page(client, "/reports/completeness", "en")
+    assert "0 of 1 edge nodes are complete; lost records: 1." in told
+    assert "99.82%" in told, "rounded down, never up to whole"
+
+
+async def test_the_report_leads_to_the_days_beside_and_not_to_tomorrow(hub: Any, client: Any) -> None:
+    today = day_of(hub.state.hub.clock.now_ms())
+    told = (await client.get("/reports/completeness", params={"day": str(today)})).text
+    assert "Ngày trước" in told or "Day before" in told
+    assert "Ngày sau" not in told
+    assert (await client.get("/reports/completeness", params={"day": "soon"})).status_code == 422
