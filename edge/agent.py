@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from contract.catalog import ONLINE
 from contract.clock import Clock, kernel_synchronised
-from contract.metrics import Sample
+from contract.metrics import Sample, Timing
 from contract.positions import NODE_STREAM
 from edge import announcer, sender, status, uplink
 from edge.audio_cache import AudioCache
+from edge.box_clock import BoxClock
 from edge.broker import Server
 from edge.command_journal import CommandJournal
 from edge.config import BroadcastConfig, BrokerConfig, Config, ConfigRefused, secret
@@ -41,9 +42,6 @@ STATUS_EVERY = 2.0
 RESTART_SECONDS = 30.0
 """Until a poller that crashed runs again."""
 
-LONGEST_HOLD = 120.0
-"""Seconds that readings wait for the clock to be synchronised: a wrong instant cannot be mended later."""
-
 BOX_RHYTHM = Rhythm(poll=30.0, deadline=10.0, grace=0.0)
 
 
@@ -62,7 +60,7 @@ class Agent:
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
-        self._clock = clock
+        self._clock = BoxClock(clock, trusted=config.node.clock == "trusted", synchronised=kernel_synchronised)
         self._stopping = asyncio.Event()
         self._stopped = False
         self._status_fails = False
@@ -84,7 +82,10 @@ class Agent:
             files.push_async_callback(shared.end)
             state = config.node.state_dir
             files.enter_context(_claimed(state))
-            delivery_log = files.enter_context(DeliveryLog(state / "log", clock))
+            delivery_log = files.enter_context(
+                DeliveryLog(state / "log", clock, budget=config.node.log_megabytes * 1_000_000)
+            )
+            clock.begin(delivery_log)
             journal = files.enter_context(CommandJournal(state / "journal.db"))
             speakers = {name: one for name, one in drivers.items() if isinstance(one, (IpSpeaker, LocalOutput))}
             link: uplink.Uplink
@@ -111,6 +112,7 @@ class Agent:
                 hello=voice.hello if voice is not None else lambda: "",
                 on_broadcast=on_broadcast,
                 chance=chance,
+                timing=clock.timing,
             )
             if voice is not None:
                 voice.say = link.say
@@ -158,14 +160,10 @@ class Agent:
                 tasks.create_task(self._keep_polling(one), name=f"poll {one.stream or 'the box'}")
 
     async def _hold_for_clock(self) -> None:
-        if self._config.node.clock == "trusted":
-            return
-        until = self._clock.monotonic() + LONGEST_HOLD
-        while not kernel_synchronised():
-            if self._clock.monotonic() >= until:
-                log.warning("the clock is not synchronised after %.0f s; readings carry what it says", LONGEST_HOLD)
-                return
+        while self._clock.holds():
             await self._clock.sleep(1.0)
+        if self._clock.timing() is Timing.UNKNOWN:
+            log.warning("the clock is not synchronised; readings carry what it says, and that it is not to be trusted")
 
     async def _keep_polling(self, poller: Poller) -> None:
         while True:

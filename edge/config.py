@@ -31,6 +31,7 @@ primary_host = "hamlet-hub"      # the hub's host id; "" = any Sparkplug host, b
 birth_jitter_seconds = 30        # births spread over so long after the hub comes back
 keep_alive_seconds = 30
 commit_interval_seconds = 10     # telemetry a power cut may cost
+log_megabytes = 4000             # the most the log may take of the card; 60 days are kept if they fit
 # power_supply = "/sys/class/power_supply"   # where mains and battery are told, if they are wired
 # modem_signal = "/run/modem-signal"         # a file with the modem's signal in dBm, if somebody writes one
 
@@ -155,6 +156,7 @@ class NodeConfig(Strict):
     birth_jitter_seconds: float = Field(default=30, ge=0, le=300)
     keep_alive_seconds: int = Field(default=30, ge=5, le=600)
     commit_interval_seconds: float = Field(default=10, gt=0, le=60)
+    log_megabytes: int = Field(default=4000, ge=50)
     power_supply: Path = Path("/sys/class/power_supply")
     modem_signal: Path | None = None
 

@@ -5,6 +5,7 @@ Telemetry waits in memory for the next group commit (an SD card written at every
 event is committed before it is sent, and takes everything pending with it.
 """
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -120,6 +121,16 @@ class DeliveryLog:
     def last_logged(self) -> int | None:
         """The latest instant on disk, in ms."""
         return max((day.reach for day in self._days.values()), default=None)
+
+    @property
+    def synchronised_boot(self) -> str:
+        """In which boot of the box its clock was last synchronised, "" if it never was."""
+        return self._register.fact("synchronised_boot", "")
+
+    def note_synchronised(self, boot: str) -> None:
+        """Remember that the clock is synchronised in this boot, as far as the disk takes it."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._register.remember(synchronised_boot=boot)
 
     @property
     def size(self) -> int:

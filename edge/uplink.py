@@ -10,12 +10,12 @@ import random
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contract.catalog import LOG_LOST, ONLINE, PRESENCE, node_metrics
 from contract.clock import Clock
 from contract.delivery import Committed, Ledger
-from contract.metrics import Quality, Sample
+from contract.metrics import Quality, Sample, Timing
 from contract.payload import WireMetric
 from contract.positions import NODE_STREAM, Lineage
 from contract.topics import MessageType, Topic, commands_for_devices, commands_for_node, state
@@ -86,8 +86,10 @@ class Uplink:
         hello: Callable[[], str],
         on_broadcast: Callable[[str, str], Awaitable[None]],
         chance: random.Random,
+        timing: Callable[[], Timing] = lambda: Timing.SYNCHRONISED,
     ) -> None:
         self._settings = settings
+        self._timing = timing
         self._log = delivery_log
         self._clock = clock
         self._on_broadcast = on_broadcast
@@ -146,6 +148,8 @@ class Uplink:
         """
         if not samples:
             return
+        timing = self._timing()
+        samples = [replace(one, time=timing) for one in samples]
         record = self._log.append(stream, samples[0].at, samples, self._known[stream], handed=self.born)
         self.counts.reported += len(samples)
         if stream == NODE_STREAM:

@@ -16,8 +16,10 @@ import pytest
 from contract.catalog import HELLO, KIND
 from contract.payload import Payload, decode
 from contract.topics import MessageType, parse
-from edge.agent import LONGEST_HOLD, Agent
+from edge.agent import Agent
 from edge.config import load
+from edge.delivery_log import DeliveryLog
+from edge.timekeeping import LONGEST_HOLD
 from simulators.faults import Fault, Faults
 from simulators.ip_speaker import Speaker, serving
 from simulators.modbus_probe import Probe, bus
@@ -223,14 +225,17 @@ async def test_readings_wait_for_the_clock_but_not_for_ever(
     synchronised = False
     monkeypatch.setattr("edge.agent.kernel_synchronised", lambda: synchronised)
     agent = Agent(load(written(tmp_path, NODE.format(port=9, clock="ntp"))), clock)
-    holding = asyncio.create_task(agent._hold_for_clock())
-    await clock.advance(LONGEST_HOLD - 1)
-    assert not holding.done()
-    await clock.advance(2)
-    assert holding.done()
-    holding = asyncio.create_task(agent._hold_for_clock())
-    await clock.advance(5)
-    assert not holding.done()
-    synchronised = True
-    await clock.advance(2)
-    assert holding.done()
+    with DeliveryLog(tmp_path / "log", clock) as log:
+        agent._clock.begin(log)
+        holding = asyncio.create_task(agent._hold_for_clock())
+        await clock.advance(LONGEST_HOLD - 1)
+        assert not holding.done()
+        await clock.advance(2)
+        assert holding.done()
+        agent._clock.begin(log)
+        holding = asyncio.create_task(agent._hold_for_clock())
+        await clock.advance(5)
+        assert not holding.done()
+        synchronised = True
+        await clock.advance(2)
+        assert holding.done()
