@@ -62,21 +62,25 @@ def _copy(command: str, file: Path, folder: Path) -> None:
     # Not loaded where the signer runs, as below.
     from hub import backup, restore, state_folder  # noqa: PLC0415  # said above
 
-    config, now = load(file).hub, SystemClock().now_ms()
+    config = load(file)
+    state, host_id, store = config.hub.state_dir, config.hub.host_id, config.store.kind
+    now, who = SystemClock().now_ms(), _who()
     try:
         if command == "backup":
-            made = backup.back_up(config.state_dir, folder, host_id=config.host_id, made_at=now, made_by=_who())
-            print(f"{folder}: {len(made.files)} files, {made.bytes} bytes")
-            return
-        done = restore.restore(config.state_dir, folder, host_id=config.host_id, now=now, who=_who())
+            made = backup.back_up(state, folder, host_id=host_id, store=store, made_at=now, made_by=who)
+            print(f"{folder}: {len(made.files)} files, {made.bytes} bytes{_ELSEWHERE[store]}")
+        else:
+            done = restore.restore(state, folder, host_id=host_id, store=store, now=now, who=who)
+            kept = f"what was there is in {done.aside}" if done.aside else "nothing was there"
+            print(f"{state}: as it was backed up; {kept}{_ELSEWHERE[store]}")
     except (backup.BackupRefused, state_folder.FolderInUse) as exc:
         raise ConfigRefused(str(exc)) from exc
     except (OSError, sqlite3.Error) as exc:
         undone = "no backup was made" if command == "backup" else "nothing was restored, the state is as it was"
         raise ConfigRefused(f"{undone}: {exc}") from exc
-    print(
-        f"{config.state_dir}: as it was backed up; what was there is in {done.aside or 'no folder, there was nothing'}"
-    )
+
+
+_ELSEWHERE = {"embedded": "", "influxdb": "; readings and ledger are in InfluxDB: use `influx backup` for both buckets"}
 
 
 def _quarantine(what: str, file: Path, node: str | None) -> None:

@@ -26,6 +26,9 @@ MERGED_MEANWHILE = 5
 CHUNK = 1 << 20
 
 
+StoreKind = Literal["embedded", "influxdb"]
+
+
 class BackupRefused(Exception):
     """Why no backup was made, or why this one is not restored, and what to do."""
 
@@ -50,12 +53,13 @@ class File(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a backup holds; `made_at` in ms is when its copying began."""
+    """What a backup holds; `made_at` in ms is when its copying began. With InfluxDB the readings are not in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
     host_id: str
+    store: StoreKind
     made_at: int
     made_by: str
     files: tuple[File, ...]
@@ -66,7 +70,7 @@ class Manifest(BaseModel):
         return sum(one.bytes for one in self.files)
 
 
-def back_up(state: Path, folder: Path, *, host_id: str, made_at: int, made_by: str) -> Manifest:
+def back_up(state: Path, folder: Path, *, host_id: str, store: StoreKind, made_at: int, made_by: str) -> Manifest:
     """Copy a hub's state into an empty folder, whether the hub runs or not.
 
     Raises BackupRefused, FolderInUse, OSError or sqlite3.Error; the folder is then as empty as it was.
@@ -78,9 +82,8 @@ def back_up(state: Path, folder: Path, *, host_id: str, made_at: int, made_by: s
         folder.mkdir(parents=True, exist_ok=True)
         try:
             names = [*_copy_databases(state, folder), *_copy_files(state, folder)]
-            manifest = Manifest(
-                host_id=host_id, made_at=made_at, made_by=made_by, files=tuple(_told(folder, one) for one in names)
-            )
+            files = tuple(_told(folder, one) for one in names)
+            manifest = Manifest(host_id=host_id, store=store, made_at=made_at, made_by=made_by, files=files)
             _write(folder, manifest)
         except BaseException:
             _empty(folder)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hub import state_folder
-from hub.backup import BackupRefused, File, Manifest, digest, pieces, read_manifest
+from hub.backup import BackupRefused, File, Manifest, StoreKind, digest, pieces, read_manifest
 from hub.state_folder import AUDIO, DATABASES, EVERYTHING, HOST_STATE, sync
 from hub.storage.announcements import AnnouncementStore
 from hub.storage.database import newest_schema
@@ -32,7 +32,7 @@ class Restored:
     aside: Path | None
 
 
-def restore(state: Path, folder: Path, *, host_id: str, now: int, who: str) -> Restored:
+def restore(state: Path, folder: Path, *, host_id: str, store: StoreKind, now: int, who: str) -> Restored:
     """Put a backup in the place of a hub's state; the hub must not run.
 
     Raises BackupRefused, FolderInUse, OSError or sqlite3.Error; the state is then as it was.
@@ -41,6 +41,10 @@ def restore(state: Path, folder: Path, *, host_id: str, now: int, who: str) -> R
     if manifest.host_id != host_id:
         raise BackupRefused(
             f"{folder} is of the hub {manifest.host_id!r}, the file is of {host_id!r}; take the right one of both"
+        )
+    if manifest.store != store:
+        raise BackupRefused(
+            f"{folder} is of a hub whose store kind is {manifest.store!r}, the file says {store!r}; change the file"
         )
     with state_folder.hub_alone(state), state_folder.backup_alone(state):
         finish(state)

@@ -107,11 +107,13 @@ def counted(last: int) -> list[float]:
 
 def back(state: Path, folder: Path) -> None:
     now = SystemClock().now_ms()
-    restore(state, folder, host_id="hub", now=now, who="whoever is on duty")
+    restore(state, folder, host_id="hub", store="embedded", now=now, who="whoever is on duty")
 
 
 def copied(state: Path, folder: Path) -> None:
-    back_up(state, folder, host_id="hub", made_at=SystemClock().now_ms(), made_by="whoever is on duty")
+    back_up(
+        state, folder, host_id="hub", store="embedded", made_at=SystemClock().now_ms(), made_by="whoever is on duty"
+    )
 
 
 async def test_the_missing_time_comes_back_by_itself(mosquitto: Any, tmp_path: Path, eventually: Any) -> None:

@@ -408,11 +408,11 @@ async def test_a_hub_from_a_backup_lets_nothing_sound_twice_and_learns_what_beca
             station.greet()
             made = await station.announcements.announce(request())
             await eventually(station.envelopes)
-            await asyncio.to_thread(back_up, state, backup, host_id="hub", made_at=now, made_by="lan")
+            await asyncio.to_thread(back_up, state, backup, host_id="hub", store="embedded", made_at=now, made_by="lan")
             station.report(made.id, Stage.FINISHED)
             await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
             first = station.envelopes()[0]
-        await asyncio.to_thread(restore, state, backup, host_id="hub", now=now, who="minh")
+        await asyncio.to_thread(restore, state, backup, host_id="hub", store="embedded", now=now, who="minh")
         async with opened(state, SystemClock(), signer) as station:
             assert station.stages(made.id) == [Stage.SENT] * 2, "what the hub remembers now"
             station.greet(challenge="d" * 32)

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from contract.metrics import DataType
-from hub import state_folder
+from hub import backup, state_folder
 from hub.backup import BackupRefused, back_up
 from hub.devices import DeviceKey
 from hub.restore import finish, restore
@@ -65,12 +66,12 @@ def state(tmp_path: Path) -> Path:
 
 def backed_up(state: Path) -> Path:
     folder = state.parent / "backup"
-    back_up(state, folder, host_id="hub", made_at=NOW, made_by="lan")
+    back_up(state, folder, host_id="hub", store="embedded", made_at=NOW, made_by="lan")
     return folder
 
 
 def restored(state: Path, folder: Path, now: int = NOW + 86_400_000) -> Path | None:
-    return restore(state, folder, host_id="hub", now=now, who="minh").aside
+    return restore(state, folder, host_id="hub", store="embedded", now=now, who="minh").aside
 
 
 def test_a_backup_put_back_is_what_was_backed_up(state: Path, tmp_path: Path) -> None:
@@ -90,6 +91,75 @@ def test_a_backup_is_taken_while_readings_are_committed(state: Path, tmp_path: P
     assert stored(tmp_path / "elsewhere") == [1.0, 2.0, 3.0]
     assert stored(state) == [1.0, 2.0, 3.0, 4.0]
     assert not (state / "pinned").exists()
+
+
+def test_sealed_segments_are_in_a_backup(state: Path, tmp_path: Path) -> None:
+    with EmbeddedStore(state) as store:
+        store.tend(NOW + 3_600_000)
+        measure(store, 3)
+        assert (store.stats().segments, store.stats().unsealed) != (0, 0)
+        folder = backed_up(state)
+    restored(tmp_path / "elsewhere", folder)
+    assert stored(tmp_path / "elsewhere") == [1.0, 2.0, 3.0]
+    (next((folder / "segments").iterdir())).write_bytes(b"PAR1")
+    with pytest.raises(BackupRefused, match="was cut off"):
+        restored(tmp_path / "elsewhere", folder)
+
+
+def test_segments_merged_while_they_are_copied_are_copied_as_they_are_now(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy of store.db names files that a merge has unlinked since: it is taken again."""
+    copied: list[Path] = []
+
+    with EmbeddedStore(state) as store:
+        store.tend(NOW + 3_600_000)
+        measure(store, 3)
+        store.tend(NOW + 2 * 3_600_000)
+        before = set((state / "segments").iterdir())
+
+        def copy(source: Path, target: Path) -> None:
+            as_it_is(source, target)
+            copied.append(target)
+            if [one.name for one in copied].count("store.db") == 1:
+                store.tend(NOW + 3 * 86_400_000)
+                assert not before <= set((state / "segments").iterdir()), "the merge has dropped some"
+
+        as_it_is = backup._copy_database
+        monkeypatch.setattr(backup, "_copy_database", copy)
+        folder = backed_up(state)
+    assert [one.name for one in copied] == ["hub.db", "store.db", "store.db"]
+    restored(tmp_path / "elsewhere", folder)
+    assert stored(tmp_path / "elsewhere") == [1.0, 2.0, 3.0]
+
+
+def test_each_of_many_backups_beside_sealing_and_merging_holds_what_came_before_it(state: Path, tmp_path: Path) -> None:
+    committed, enough = [1.0, 2.0], threading.Event()
+
+    def go_on() -> None:
+        day = 2
+        while not enough.is_set():
+            value = float(len(committed) + 1)
+            measure(store, value)
+            committed.append(value)
+            day += 1
+            store.tend(NOW + day * 86_400_000)
+
+    with EmbeddedStore(state) as store:
+        going = threading.Thread(target=go_on)
+        going.start()
+        try:
+            for number in range(5):
+                before = len(committed)
+                folder, place = tmp_path / f"backup-{number}", tmp_path / f"place-{number}"
+                back_up(state, folder, host_id="hub", store="embedded", made_at=NOW, made_by="lan")
+                restored(place, folder)
+                found = stored(place)
+                assert found == [float(value) for value in range(1, len(found) + 1)]
+                assert len(found) >= before
+        finally:
+            enough.set()
+            going.join()
 
 
 def test_a_restore_keeps_what_was_there_and_records_the_gap(state: Path) -> None:
@@ -136,9 +206,9 @@ def test_a_backup_goes_into_an_empty_folder_only(state: Path, tmp_path: Path) ->
     with pytest.raises(BackupRefused, match="no whole backup"):
         backed_up(state)
     with pytest.raises(BackupRefused, match="is a file"):
-        back_up(state, folder / "store.db", host_id="hub", made_at=NOW, made_by="lan")
+        back_up(state, folder / "store.db", host_id="hub", store="embedded", made_at=NOW, made_by="lan")
     with pytest.raises(BackupRefused, match=r"holds no store\.db"):
-        back_up(tmp_path / "nothing", tmp_path / "new", host_id="hub", made_at=NOW, made_by="lan")
+        back_up(tmp_path / "nothing", tmp_path / "new", host_id="hub", store="embedded", made_at=NOW, made_by="lan")
 
 
 def contents(state: Path) -> dict[Path, bytes]:
@@ -188,6 +258,10 @@ def belong_to_another(folder: Path) -> None:
     change(folder, "host_id", "hub-of-the-neighbours")
 
 
+def have_another_store(folder: Path) -> None:
+    change(folder, "store", "influxdb")
+
+
 def come_from_the_future(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "store.db")) as database:
         database.execute("PRAGMA user_version = 99")
@@ -210,6 +284,7 @@ def come_from_the_future(folder: Path) -> None:
         (be_newer, "written by a newer hub"),
         (reach_out, "cannot be read"),
         (belong_to_another, "hub-of-the-neighbours"),
+        (have_another_store, "store kind is 'influxdb'"),
         (come_from_the_future, "schema version 99"),
     ],
 )
