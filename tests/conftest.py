@@ -208,6 +208,17 @@ class Influx:
         """Return a name that no bucket has yet."""
         return f"test-{uuid.uuid4().hex[:12]}"
 
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket that keeps for ever."""
+        (org,) = json.loads(self._asked(f"/api/v2/orgs?org={self.org}"))["orgs"]
+        self._asked("/api/v2/buckets", {"orgID": org["id"], "name": name, "retentionRules": []})
+
+    def count(self, bucket: str) -> int:
+        """Return how many values a bucket holds."""
+        question = f'from(bucket: "{bucket}") |> range(start: 0) |> count() |> group() |> sum()'
+        told = self._asked(f"/api/v2/query?org={self.org}", {"query": question}).decode().split("\r\n")
+        return int(told[1].split(",")[-1]) if len(told) > 1 and told[1] else 0
+
     def _wait(self) -> None:
         deadline = time.monotonic() + 30
         while True:
@@ -224,6 +235,8 @@ class Influx:
 
     def _asked(self, path: str, body: object = None) -> bytes:
         request = urllib.request.Request(self.url + path, json.dumps(body).encode() if body is not None else None)
+        request.add_header("Authorization", f"Token {self.token}")
+        request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, timeout=5) as answer:
             told: bytes = answer.read()
             return told

@@ -33,7 +33,7 @@ from hub.devices import NodeKey
 from hub.ingest import Ingest, Settings
 from hub.live_state import LiveState
 from hub.storage.embedded import EmbeddedStore
-from hub.storage.timeseries import Batch
+from hub.storage.timeseries import Batch, TimeSeries
 
 MESSAGES, METRICS = 20_000, 20
 BATCH = 20_000
@@ -87,7 +87,7 @@ def messages(now: int) -> list[tuple[str, bytes]]:
     return made
 
 
-def intake(folder: Path, store: EmbeddedStore, broker: Broker) -> Ingest:
+def intake(store: TimeSeries, broker: Broker) -> Ingest:
     """Return an ingest over a store."""
     clock = SystemClock()
     return Ingest(
@@ -123,28 +123,34 @@ def say(name: str, figure: float, unit: str, *, reference: float | None = None, 
     print(json.dumps({**told, "detail": detail}), flush=True)
 
 
+def stage_costs(store: TimeSeries, folder: Path, raw: list[tuple[str, bytes]], now: int) -> dict[str, float]:
+    """Take messages in and commit them by hand; return CPU-seconds per million samples of each stage."""
+    line = Broker(BrokerSettings(host="", port=1, host_id="bench"), state_file=folder / "s", clock=SystemClock())
+    ingest = intake(store, line)
+    for topic, payload in births(now):
+        ingest.take_in(Message(topic, payload, now))
+    stages = {"decode": 0.0, "commit": 0.0}
+
+    def decode(part: list[tuple[str, bytes]]) -> None:
+        for topic, payload in part:
+            ingest.take_in(Message(topic, payload, now))
+
+    step = BATCH // METRICS
+    for start in range(0, len(raw), step):
+        part = raw[start : start + step]
+        stages["decode"] += spent(lambda part=part: decode(part))  # type: ignore[misc]  # bound at once
+        batch, ingest.committing.batch = ingest.committing.batch, Batch()  # the ingest's own loop, by hand
+        stages["commit"] += spent(lambda batch=batch: store.commit(batch, now))  # type: ignore[misc]  # bound at once
+    return stages
+
+
 def in_process(folder: Path) -> float:
     """Measure decoding and committing without a broker; return the cost of the bare parse."""
     now = SystemClock().now_ms()
     raw = messages(now)
     bare = spent(lambda: [sparkplug_pb2.Payload.FromString(payload) for _, payload in raw])
     with EmbeddedStore(folder) as store:
-        line = Broker(BrokerSettings(host="", port=1, host_id="bench"), state_file=folder / "s", clock=SystemClock())
-        ingest = intake(folder, store, line)
-        for topic, payload in births(now):
-            ingest.take_in(Message(topic, payload, now))
-        stages = {"decode": 0.0, "commit": 0.0}
-
-        def decode(part: list[tuple[str, bytes]]) -> None:
-            for topic, payload in part:
-                ingest.take_in(Message(topic, payload, now))
-
-        step = BATCH // METRICS
-        for start in range(0, len(raw), step):
-            part = raw[start : start + step]
-            stages["decode"] += spent(lambda part=part: decode(part))  # type: ignore[misc]  # bound at once
-            batch, ingest.committing.batch = ingest.committing.batch, Batch()  # the ingest's own loop, by hand
-            stages["commit"] += spent(lambda batch=batch: store.commit(batch, now))  # type: ignore[misc]  # bound at once
+        stages = stage_costs(store, folder, raw, now)
         assert store.stats().samples == SAMPLES
         size = store.stats().bytes_on_disk / SAMPLES
     detail = {"samples": SAMPLES, "metrics_a_message": METRICS, "samples_a_commit": BATCH}
@@ -162,8 +168,8 @@ def in_process(folder: Path) -> float:
     return bare
 
 
-async def through_a_broker(folder: Path, bare: float) -> None:
-    """Measure the same through Mosquitto; the sender runs in a process of its own and is not counted."""
+async def through_a_broker(folder: Path, bare: float) -> float:
+    """Measure and return the same through Mosquitto; the sender runs in a process of its own and is not counted."""
     mosquitto = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -175,7 +181,7 @@ async def through_a_broker(folder: Path, bare: float) -> None:
     with EmbeddedStore(folder / "store") as store:
         settings = BrokerSettings(host="127.0.0.1", port=port, host_id="bench")
         line = Broker(settings, state_file=folder / "host-state", clock=SystemClock())
-        ingest = intake(folder, store, line)
+        ingest = intake(store, line)
         tasks = [asyncio.create_task(line.run()), asyncio.create_task(ingest.run())]
         while not line.ready:
             await asyncio.sleep(0.05)
@@ -195,6 +201,7 @@ async def through_a_broker(folder: Path, bare: float) -> None:
     detail = {"samples": SAMPLES, "seconds": round(wall, 1), "samples_a_second": round(SAMPLES / wall)}
     say("ingest/hub", used * 1e6 / SAMPLES, "CPU-s per million samples", reference=bare, **detail)
     say("ingest/broker", broker * 1e6 / SAMPLES, "CPU-s per million samples", reference=bare, **detail)
+    return used * 1e6 / SAMPLES
 
 
 def send(port: int) -> None:
