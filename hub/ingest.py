@@ -19,7 +19,7 @@ from contract.payload import PayloadUnreadable, parse
 from contract.positions import EMPTY, RangeSet
 from contract.topics import MessageType, Topic, TopicUnreadable, state_host
 from contract.topics import parse as parse_topic
-from hub import accounts, session
+from hub import log_account, session
 from hub.alias_tables import Taken
 from hub.answering import TICK, Answering, Standing
 from hub.births import read_birth
@@ -126,7 +126,7 @@ class Ingest:
     def delivery(self, key: NodeKey) -> NodeDelivery | None:
         """Return how an edge node's delivery stands, None if it was not heard since the hub started."""
         view = self._nodes.get(key)
-        return None if view is None else accounts.shown(view, self._clock.monotonic())
+        return None if view is None else log_account.shown(view, self._clock.monotonic())
 
     def want_birth(self, key: NodeKey) -> bool:
         """Have an edge node asked for its births, within the limits; return whether it was ever heard."""
@@ -197,7 +197,7 @@ class Ingest:
         if view is None:
             if stranger and not self._strangers.may_add(METRICS_A_NODE):
                 return None
-            view = self._nodes[key] = accounts.opened(key, self._store)
+            view = self._nodes[key] = log_account.opened(key, self._store)
         if stranger:
             silent = self._strangers.heard(key)
             if silent is not None:
@@ -221,7 +221,7 @@ class Ingest:
         for device in self._live.of_node(view.key):
             device.facts = replace(device.facts, born=False)
         held = self._told_log(message) if view.log is not None else None
-        for kind in accounts.begin(view, held, now=now, now_ms=message.received_at, batch=self.committing.filling()):
+        for kind in log_account.begin(view, held, now=now, now_ms=message.received_at, batch=self.committing.filling()):
             self._complain(kind, view.key.node, f"{view.key.group}/{view.key.node} {WORDS[kind]}")
         self._read(view, "", payload, message, birth=True)
         view.heard = now
@@ -229,7 +229,7 @@ class Ingest:
 
     def _told_log(self, message: Message) -> Held | None:
         try:
-            return accounts.told_log(message.payload)
+            return log_account.told_log(message.payload)
         except PayloadUnreadable as exc:
             self._complain("held", message.topic, f"{message.topic}: {exc}")
             return None
@@ -396,10 +396,10 @@ class Ingest:
             if view.held is not None and lineage.epoch != view.held.epoch:
                 rising[node] = view
         for view in rising.values():
-            accounts.raise_floor(view, self.committing.filling())
+            log_account.raise_floor(view, self.committing.filling())
         for raised in batch.floors:
             view = self._nodes.get(raised.node)
-            if view is not None and accounts.spent(view):
+            if view is not None and log_account.spent(view):
                 view.answers.ledger_wanted()
         if batch.events:
             self._on_events()
@@ -411,7 +411,7 @@ class Ingest:
         for node in touched:
             view = self._nodes.get(node)
             if view is not None:
-                stored = accounts.opened(node, self._store)
+                stored = log_account.opened(node, self._store)
                 view.accepted, view.floors, view.void = stored.accepted, stored.floors, stored.void
                 view.session = session.unreadable(view.session)
         for node, lineage, first, last in self.committing.batch.committed:
@@ -465,7 +465,7 @@ class Ingest:
 
     def _count_alarms(self) -> None:
         now = self._clock.monotonic()
-        standing = [kind for view in self._nodes.values() for kind in accounts.active(view, now)]
+        standing = [kind for view in self._nodes.values() for kind in log_account.active(view, now)]
         for kind in AlarmKind:
             self._counters.alarms.labels(kind.value).set(standing.count(kind))
 

@@ -10,7 +10,7 @@ from contract.metrics import DataType
 from contract.payload import Payload, encode
 from contract.positions import Lineage, RangeSet
 from contract.topics import MessageType
-from hub import accounts, committing, ingest, strangers
+from hub import committing, ingest, log_account, strangers
 from hub.devices import DeviceKey, NodeKey
 from hub.node_delivery import AlarmKind
 from hub.storage.timeseries import Batch, StoreUnavailable
@@ -99,7 +99,7 @@ async def test_each_void_range_is_recorded_once_and_what_the_hub_has_beyond_stan
     assert (second.first, second.last) == (3, 3)
     assert first.at == intake.clock.now_ms()
     assert intake.store.ledger(NODE)[lineage(1)] == RangeSet([(4, 5)])
-    again = accounts.opened(NODE, intake.store)
+    again = log_account.opened(NODE, intake.store)
     assert again.void == {lineage(1): RangeSet([(0, 0), (3, 3)])}, "also not after a restart of the hub"
 
 
