@@ -35,9 +35,10 @@ async def run(folder: Path, *, cycles: int, seed: int, kinds: Collection[str], s
     """Do it all in a folder; return the judge's exit status and the line it printed."""
     plan = planned(seed, cycles, kinds, configs.NODES)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(configs.run_json(cycles=cycles, kinds=sorted(kinds), store=store.name))
-    say(f"{cycles} cycles, seed {seed}, {store.name} store, in {folder}")
+    say(f"{cycles} cycles, seed {seed}, in {folder}")
     async with running(folder, seed=seed, store=store) as world:
+        told = configs.run_json(cycles=cycles, kinds=sorted(kinds), store=store.name)
+        (folder / "run.json").write_text(told, encoding="utf-8")
         acts = failpoints(world)
         for number, cycle in enumerate(plan):
             if number == halfway(cycles) and "hub_restore" in kinds:
