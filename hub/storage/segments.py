@@ -67,7 +67,9 @@ class Segments:
 
     def load(self, rows: Iterable[tuple[object, ...]]) -> None:
         """Take the list from the table's rows and unlink every file it does not name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
+            sync_folder(self.folder.parent)
         self._listed = tuple(segment_of(row) for row in rows)
         named = {one.file for one in self._listed}
         missing = sorted(one for one in named if not (self.folder / one).exists())

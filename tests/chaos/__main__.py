@@ -18,6 +18,7 @@ from tests.chaos.world import MOSQUITTO, RunFailed
 
 PARTS = {
     "model": "10,000 schedules of the delivery rules over the real parts, without processes",
+    "store": "the embedded store killed at its every sync, rename and unlink, and cut from power at each moment",
     "world": "real processes, killed, cut off, filled up and put back; the verdict comes from this part",
 }
 SCHEDULES = 10_000
@@ -34,6 +35,8 @@ def main() -> int:
         if not private.inside():
             _refuse_nonsense(asked)
             if "model" in parts and not _model(asked.seed):
+                return 1
+            if "store" in parts and not _store():
                 return 1
         if "world" not in parts:
             return 0
@@ -80,6 +83,17 @@ def _model(seed: int) -> bool:
     done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
     say(f"model: {done.stdout.strip()}")
     return done.returncode == 0
+
+
+def _store() -> bool:
+    whole = True
+    for name in ("crash_points", "power_loss"):
+        done = subprocess.run(
+            (sys.executable, "-m", f"tests.chaos.{name}"), stdout=subprocess.PIPE, text=True, check=False
+        )
+        say(f"{name}: {done.stdout.strip()}")
+        whole = whole and done.returncode == 0
+    return whole
 
 
 def _world(asked: argparse.Namespace) -> int:
