@@ -16,6 +16,7 @@ from hub import announcements, api, broker, chosen, ingest, web
 from hub.api import problems
 from hub.audio import AudioStore
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
+from hub.costly_answers import CostlyAnswers
 from hub.counters import Counters
 from hub.devices import NodeKey
 from hub.exports import Exports
@@ -106,6 +107,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         counters=counters,
         audio=audio,
         exports=files.enter_context(Exports()),
+        days=CostlyAnswers(clock),
         announcements=spoken,
         quarantine=Quarantine(store=store, live=live, committing=intake.committing, clock=clock),
     )

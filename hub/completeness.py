@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hub.devices import NodeKey
 from hub.storage.timeseries import Completeness, Interval, Reach
 
 
@@ -45,6 +46,26 @@ class DayReport:
     expected: int | None
     complete_share: float | None
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDay:
+    """One edge node's day."""
+
+    node: NodeKey
+    foreign: bool
+    report: DayReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Days:
+    """A day, [start, end) in ms, and how it was for each edge node as far as was known at `at`."""
+
+    day: str
+    start: int
+    end: int
+    at: int
+    nodes: Sequence[NodeDay]
 
 
 def day_report(

@@ -10,7 +10,9 @@ from contract.clock import Clock
 from hub.announcements import Announcements
 from hub.audio import AudioStore
 from hub.broker import Broker
+from hub.completeness import Days
 from hub.config import Config
+from hub.costly_answers import CostlyAnswers
 from hub.counters import Counters
 from hub.exports import Exports
 from hub.ingest import Ingest
@@ -34,6 +36,7 @@ class Hub:
     counters: Counters
     audio: AudioStore
     exports: Exports
+    days: CostlyAnswers[Days]
     announcements: Announcements | None
     quarantine: Quarantine
     closing: asyncio.Event = field(default_factory=asyncio.Event)

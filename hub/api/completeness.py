@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
@@ -10,7 +9,7 @@ from pydantic import BaseModel
 from contract.catalog import PRESENCE
 from hub.api.problems import RESPONSES
 from hub.api.span import Day, day
-from hub.completeness import DayReport, Verdict, day_report, silence
+from hub.completeness import Days, NodeDay, Verdict, day_report, silence
 from hub.devices import DeviceKey, NodeKey
 from hub.given import Given, Hub
 from hub.node_delivery import NodeDelivery
@@ -23,15 +22,6 @@ WITNESSES = 3
 
 BYTE_ORDER_MARK = "\ufeff"
 """Without it, spreadsheets take Vietnamese for another script."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeDay:
-    """One edge node's day."""
-
-    node: NodeKey
-    foreign: bool
-    report: DayReport
 
 
 class NodeDayOut(BaseModel):
@@ -94,24 +84,17 @@ async def completeness_csv(hub: Given, day: Day) -> Response:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Days:
-    """The day that was asked for, [start, end) in ms, and how it is for each edge node at `at`."""
-
-    day: str
-    start: int
-    end: int
-    at: int
-    nodes: Sequence[NodeDay]
-
-
 async def look(hub: Hub, wanted: str) -> Days:
     """Return the reports of a day; raise a problem where it is none, or StoreUnavailable."""
     at = hub.clock.now_ms()
     date, start, end = day(wanted, at)
-    standings = {one.key.of_node: hub.ingest.delivery(one.key.of_node) for one in hub.live.devices()}
-    nodes = await asyncio.to_thread(_nodes, hub, standings, start, end, at)
-    return Days(day=date.isoformat(), start=start, end=end, at=at, nodes=nodes)
+
+    async def work() -> Days:
+        standings = {one.key.of_node: hub.ingest.delivery(one.key.of_node) for one in hub.live.devices()}
+        nodes = await asyncio.to_thread(_nodes, hub, standings, start, end, at)
+        return Days(day=date.isoformat(), start=start, end=end, at=at, nodes=nodes)
+
+    return await hub.days.get(date.isoformat(), work)
 
 
 def _nodes(

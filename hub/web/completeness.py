@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from hub.api.completeness import Days, NodeDay
 from hub.calendar_day import day_of
-from hub.completeness import Verdict
+from hub.completeness import Days, NodeDay, Verdict
 from hub.devices import DeviceKey, device_id
 from hub.places import Places
 from hub.web.health import Health
