@@ -251,7 +251,7 @@ class DayFile:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
+            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")  # a kill leaves all tables or none
         except sqlite3.Error:
             connection.close()
             raise
