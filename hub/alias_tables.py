@@ -7,8 +7,9 @@ from typing import Any
 from contract.catalog import INSTRUMENT, ONLINE, PRESENCE, QUALITY, TIME
 from contract.metrics import DataType, Quality
 from contract.payload import read_properties
+from contract.positions import Lineage
 from hub.devices import DeviceKey, NodeKey
-from hub.live_state import LiveState, Slot
+from hub.live_state import DeviceState, LiveState, Slot
 from hub.storage.timeseries import TIME_SHIFT
 
 OLDEST = 400 * 86_400_000
@@ -53,6 +54,12 @@ class Table:
 
     by_alias: dict[int, Entry] = field(default_factory=dict)
     by_name: dict[str, Entry] = field(default_factory=dict)
+    templates: dict[int, list[Any]] = field(default_factory=dict)
+    """By their length, messages that went the long way without anything to note (hub/templates.py)."""
+    state: DeviceState | None = None
+    """Whose metrics these are, None where no birth made the table."""
+    lineage: Lineage | None = None
+    """What its data came from last: kept, since it is asked for at every message."""
     retired: bool = False
     """Its edge node has no such device any more and only delivers what it still owes of it."""
 

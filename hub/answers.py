@@ -22,6 +22,13 @@ MINUTE = 60.0
 
 
 @dataclass(slots=True)
+class _Second:
+    at: float
+    samples: int = 0
+    wrong: int = 0
+
+
+@dataclass(slots=True)
 class TimeFaults:
     """How many of a node's samples of the last minute had impossible instants, positions that came first only.
 
@@ -29,18 +36,17 @@ class TimeFaults:
     and keeps what it has. One wrong sample in a thousand is a device's fault, not the clock's.
     """
 
-    _noted: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _noted: deque[_Second] = field(default_factory=deque)
     _samples: int = 0
     _wrong: int = 0
     _since: int | None = None
 
     def note(self, now: float, samples: int, wrong: int) -> None:
         """Count what a message brought, at an instant of the monotonic clock."""
-        last = self._noted[-1] if self._noted else None
-        if last is not None and now - last[0] < 1.0:  # a second is exact enough, and a message each too many
-            self._noted[-1] = (last[0], last[1] + samples, last[2] + wrong)
-        else:
-            self._noted.append((now, samples, wrong))
+        if not self._noted or now - self._noted[-1].at >= 1.0:  # a second is exact enough, a message each too many
+            self._noted.append(_Second(now))
+        self._noted[-1].samples += samples
+        self._noted[-1].wrong += wrong
         self._samples += samples
         self._wrong += wrong
 
@@ -56,10 +62,10 @@ class TimeFaults:
 
     def wild(self, now: float) -> bool:
         """Return whether over 1 % of the last minute's samples were wrong, or over 1,000."""
-        while self._noted and now - self._noted[0][0] >= MINUTE:
-            _, samples, wrong = self._noted.popleft()
-            self._samples -= samples
-            self._wrong -= wrong
+        while self._noted and now - self._noted[0].at >= MINUTE:
+            gone = self._noted.popleft()
+            self._samples -= gone.samples
+            self._wrong -= gone.wrong
         return self._wrong > min(MOST_WRONG_TIMES, WRONG_TIMES_SHARE * (self._samples + self._wrong))
 
 

@@ -37,7 +37,7 @@ def read_birth(
     state.last_seen, state.foreign = received_at, view.log is None
     state.kind = _kind(message.metrics) or (state.kind if view.log is not None else None)
     retired = any(one.name == KIND and not one.string_value for one in message.metrics)
-    table, taken, twice = Table(retired=retired), Taken(), set()
+    table, taken, twice = Table(state=state, retired=retired), Taken(), set()
     for metric in message.metrics:
         name, datatype = metric.name, metric.datatype
         if not name:

@@ -18,7 +18,8 @@ from hub.alias_tables import GOOD_MARK, NEWEST, OLDEST, TWO_63, Entry, Table, Ta
 from hub.devices import DeviceKey
 from hub.live_state import LiveState
 from hub.node_view import NodeView
-from hub.storage.timeseries import HISTORICAL_BIT, TIME_BITS, Batch, EventRow, Quarantined
+from hub.storage.timeseries import HISTORICAL_BIT, TIME_BITS, Batch, Column, EventRow, Quarantined
+from hub.templates import Alike, Template, learn
 
 MOST_EPOCH = 1 << 63
 _TWO_64 = 1 << 64
@@ -70,6 +71,8 @@ def read_data(
             return taken
         if keep:
             walk.account()
+            if walk.plain:
+                learn(table, raw, walk.marks)
     state = live.state(key)
     state.last_seen = received_at
     for entry, at, value, mark in walk.fresh:
@@ -79,6 +82,49 @@ def read_data(
             if not device and entry.name.startswith(PRESENCE):
                 claim(live, view.key, entry.name, slot)
     return taken
+
+
+def read_alike(
+    view: NodeView, device: str, raw: bytes, *, received_at: int, batch: Batch
+) -> tuple[Template, Alike] | None:
+    """Put a message into batch and live state if it is like an earlier one, and only good; else return None."""
+    table = view.tables.get(device)
+    if table is None or view.epochs is None or table.state is None:
+        return None
+    for template in table.templates.get(len(raw), ()):
+        found = template.read(raw)
+        if found is not None:
+            break
+    else:
+        return None
+    at, _, _, epoch, offset, all_values = found
+    if not received_at - OLDEST <= at <= received_at + NEWEST:
+        return None
+    lineage = table.lineage
+    if lineage is None or lineage.epoch != epoch:
+        if view.log is None or epoch not in view.epochs or epoch in view.under:
+            return None
+        lineage = table.lineage = Lineage(view.log, epoch, device)
+    accepted = view.accepted.get(lineage, EMPTY)
+    if accepted.highest >= offset or offset >= MOST_EPOCH or epoch in view.under:
+        return None
+    for side, values in zip(template.sides, all_values, strict=True):
+        if not values:
+            continue
+        column: Column = getattr(batch, side.column)
+        column.series.extend(side.series)
+        column.at.extend([at] * len(values))
+        column.value.extend(values)
+        column.marks.extend(side.marks)
+        if template.live:
+            shown = [one == 1 for one in values] if side.truths else values
+            for slot, value, mark in zip(side.slots, shown, side.marks, strict=True):
+                if at >= slot.at:
+                    slot.at, slot.value, slot.mark = at, value, mark
+    batch.committed.append((view.key, lineage, offset, offset))
+    view.accepted[lineage] = accepted.add(offset, offset)
+    table.state.last_seen = received_at
+    return template, found
 
 
 def speaks_now(view: NodeView, device: str, message: sparkplug_pb2.Payload) -> bool:
@@ -110,6 +156,7 @@ class _Walk:
         self.taken = Taken()
         self.fresh: list[tuple[Entry, int, Value, int]] = []
         self.numbers: dict[str, int] = {}
+        self.marks: list[int] = []
         self.records = 0
         self.lengths = (
             len(batch.numbers),
@@ -118,6 +165,13 @@ class _Walk:
             len(batch.events),
             len(batch.quarantined),
         )
+
+    @property
+    def plain(self) -> bool:
+        """Whether this was one record of good samples and nothing else."""
+        taken = self.taken
+        nothing_else = not taken.faults and not taken.again and taken.hello is None and not taken.depth
+        return nothing_else and self.records == 1 and len(self.batch.events) == self.lengths[3]
 
     @property
     def positioned(self) -> bool:
@@ -131,7 +185,7 @@ class _Walk:
             name: (one.series.append, one.at.append, one.value.append, one.marks.append)
             for name, one in (("numbers", batch.numbers), ("integers", batch.integers), ("texts", batch.texts))
         }
-        fresh = self.fresh.append
+        fresh, seen_marks = self.fresh.append, self.marks.append
         oldest, newest = self.received_at - OLDEST, self.received_at + NEWEST
         instant, skip, seen, taken = -1, False, EMPTY, 0
         for metric in metrics:
@@ -195,6 +249,7 @@ class _Walk:
             ats(at)
             values(stored)
             marks(mark)
+            seen_marks(mark)
             taken += 1
             if not mark & HISTORICAL_BIT:
                 fresh((entry, at, value, mark))

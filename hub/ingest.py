@@ -6,6 +6,7 @@ makes the hub hold acknowledgements; live state goes on.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,25 +28,35 @@ from hub.broker import Broker, Message
 from hub.clock_guard import Witnesses, clock_fault
 from hub.committing import Committing
 from hub.counters import Counters
-from hub.decode import DataUndecided, DataUnreadable, read_data, speaks_now
+from hub.decode import DataUndecided, DataUnreadable, read_alike, read_data, speaks_now
 from hub.devices import DeviceKey, NodeKey
 from hub.live_state import LiveState, Slot
 from hub.node_delivery import WORDS, AlarmKind, Depth, NodeDelivery
 from hub.node_view import NodeView
 from hub.presence import DeviceFacts, NodeFacts
-from hub.storage.timeseries import Batch, TimeSeries
+from hub.storage.timeseries import HISTORICAL_BIT, TIME_BITS, Batch, TimeSeries
 from hub.strangers import METRICS_A_NODE, Strangers
 
 log = logging.getLogger(__name__)
 
+_COMMANDS = frozenset({MessageType.NCMD, MessageType.DCMD})
+_DATA = frozenset({MessageType.NDATA, MessageType.DDATA})
+
 COMPLAIN_EVERY = 60.0
+HEARD_WITHIN = 1.0
+"""Seconds: how exactly it is kept when an edge node was heard."""
+
 WITNESS_EVERY = 5.0
 """Seconds between two looks at an edge node's clock."""
 
 GONE_AFTER = 60.0
 """Seconds after an NBIRTH in which every configured device is born; who is not by then is no device any more."""
 
-_parse_topic = lru_cache(maxsize=16_384)(parse_topic)
+
+@lru_cache(maxsize=16_384)
+def _parse_topic(text: str) -> tuple[Topic, NodeKey]:
+    topic = parse_topic(text)
+    return topic, NodeKey(topic.group, topic.node)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,8 @@ class Ingest:
         self._strangers = Strangers(live.configured)
         self._complained: dict[tuple[str, str], float] = {}
         self._witnesses = Witnesses()
+        self._taken: Counter[MessageType] = Counter()
+        self._taken_samples = 0
         self._started_early = clock.now_ms() < store.newest_received()
         self.committing = Committing(
             store=store,
@@ -164,21 +177,20 @@ class Ingest:
 
     def take_in(self, message: Message) -> None:
         """Bring one message as far as the batch and live state; nothing it contains raises."""
-        if state_host(message.topic) is not None:
-            return
         try:
-            topic = _parse_topic(message.topic)
-            if topic.kind in {MessageType.NCMD, MessageType.DCMD}:
+            topic, node = _parse_topic(message.topic)
+            if topic.kind in _COMMANDS or (topic.kind in _DATA and self._take_alike(topic, node, message)):
                 return
             payload = parse(message.payload)
         except TopicUnreadable as exc:
-            self._drop("topic", message.topic[:60], str(exc))
+            if state_host(message.topic) is None:
+                self._drop("topic", message.topic[:60], str(exc))
             return
         except PayloadUnreadable as exc:
             self._drop("payload", message.topic, f"{message.topic}: {exc}")
             return
-        self._counters.messages.labels(topic.kind).inc()
-        view = self._view(NodeKey(topic.group, topic.node))
+        self._taken[topic.kind] += 1
+        view = self._view(node)
         if view is None:
             self._drop("too_many_strangers", "strangers", "too many edge nodes that nobody configured; not taken in")
             return
@@ -189,6 +201,29 @@ class Ingest:
                 self._node_death(view, payload, message)
             case _:
                 self._later(view, topic, payload, message)
+
+    def _take_alike(self, topic: Topic, node: NodeKey, message: Message) -> bool:
+        """Take in data that is like earlier data of its device; return whether it was."""
+        view = self._nodes.get(node)
+        if view is None or not view.session.born or self.committing.full:
+            return False
+        batch = self.committing.filling()
+        found = read_alike(view, topic.device or "", message.payload, received_at=message.received_at, batch=batch)
+        if found is None:
+            return False
+        template, alike = found
+        now = self._clock.monotonic()
+        self._heard(view, alike.seq, message, now)
+        if node in self._strangers:
+            self._strangers.heard(node)
+        if now - view.witnessed >= WITNESS_EVERY and not template.last_mark & (HISTORICAL_BIT | TIME_BITS):
+            self._testify(view, alike.told_at, message, now)
+        batch.wire_bytes += len(message.payload)
+        self._taken[topic.kind] += 1
+        self._taken_samples += template.samples
+        view.answers.times.note(now, template.samples, 0)
+        self._live.touch()
+        return True
 
     def _view(self, key: NodeKey) -> NodeView | None:
         """Return the view of an edge node, a new one if need be; None for a stranger for whom there is no room."""
@@ -249,14 +284,10 @@ class Ingest:
         self._live.touch()
 
     def _later(self, view: NodeView, topic: Topic, payload: sparkplug_pb2.Payload, message: Message) -> None:
-        seq = payload.seq if payload.HasField("seq") else None
-        now = self._clock.monotonic()
-        view.session = session.message(view.session, seq, now)
+        self._heard(view, payload.seq if payload.HasField("seq") else None, message, self._clock.monotonic())
         if not view.session.born:
             self._drop("before_birth", message.topic, f"{message.topic}: data before birth")
             return
-        view.heard = now
-        self._live.set_node(view.key, replace(self._live.node(view.key), heard=message.received_at))
         device = topic.device or ""
         match topic.kind:
             case MessageType.DBIRTH:
@@ -265,6 +296,16 @@ class Ingest:
                 self._device_death(view, DeviceKey(topic.group, topic.node, device), message)
             case _:
                 self._read(view, device, payload, message, birth=False)
+
+    def _heard(self, view: NodeView, seq: int | None, message: Message, now: float) -> None:
+        """Note a message after the birth, in its order."""
+        view.session = session.message(view.session, seq, now)
+        if not view.session.born:
+            return
+        view.heard = now
+        if now - view.shown_at >= HEARD_WITHIN:
+            view.shown_at = now
+            self._live.set_node(view.key, replace(self._live.node(view.key), heard=message.received_at))
 
     def _device_birth(self, view: NodeView, key: DeviceKey, payload: sparkplug_pb2.Payload, message: Message) -> None:
         state = self._live.state(key)
@@ -340,16 +381,18 @@ class Ingest:
         return self._strangers.may_add(1 + sum(one.name not in known for one in payload.metrics))
 
     def _witness(self, view: NodeView, device: str, payload: sparkplug_pb2.Payload, message: Message) -> None:
-        """Look at the edge node's clock now and then; only those that somebody configured are believed."""
         now = self._clock.monotonic()
-        if now - view.witnessed < WITNESS_EVERY or view.key not in self._live.configured:
-            return
-        if payload.timestamp and speaks_now(view, device, payload):
+        if now - view.witnessed >= WITNESS_EVERY and payload.timestamp and speaks_now(view, device, payload):
+            self._testify(view, payload.timestamp, message, now)
+
+    def _testify(self, view: NodeView, told_at: int, message: Message, now: float) -> None:
+        """Take an edge node's clock for a witness now and then; only those that somebody configured are believed."""
+        if view.key in self._live.configured:
             view.witnessed = now
-            self._witnesses.heard(view.key, payload.timestamp - message.received_at, now)
+            self._witnesses.heard(view.key, told_at - message.received_at, now)
 
     def _count(self, view: NodeView, taken: Taken, message: Message) -> None:
-        self._counters.samples.inc(taken.samples)
+        self._taken_samples += taken.samples
         if taken.positioned:
             wrong = taken.faults.count("impossible_time")
             view.answers.times.note(self._clock.monotonic(), taken.samples, wrong)
@@ -427,6 +470,7 @@ class Ingest:
             self._let_go()
             self._counters.undecided.set(self.committing.undecided)
             self._counters.holding.set(1 if self.holding else 0)
+            self._count_taken()
             self._count_alarms()
             if self._broker.ready:
                 self.answering.look(self.standing())
@@ -462,6 +506,14 @@ class Ingest:
                 if state.key.device not in view.born_devices:
                     log.info("%s/%s is no device of its edge node any more", state.key.node, state.key.device)
                     self._live.forget(state.key)
+
+    def _count_taken(self) -> None:
+        """Bring up the counters: twice a second, since each costs as much as reading a sample."""
+        for kind, count in self._taken.items():
+            self._counters.messages.labels(kind).inc(count)
+        self._counters.samples.inc(self._taken_samples)
+        self._taken.clear()
+        self._taken_samples = 0
 
     def _count_alarms(self) -> None:
         now = self._clock.monotonic()

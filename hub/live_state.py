@@ -116,7 +116,7 @@ class LiveState:
 
     def node(self, key: NodeKey) -> NodeFacts:
         """Return what is known of an edge node."""
-        return self._nodes.get(key, NodeFacts())
+        return self._nodes.get(key) or NodeFacts()
 
     def set_node(self, key: NodeKey, facts: NodeFacts) -> None:
         """Replace what is known of an edge node."""

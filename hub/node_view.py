@@ -42,6 +42,8 @@ class NodeView:
     heard: float = 0.0
     """When it last spoke, and was last born: seconds of the monotonic clock."""
     born_at: float = 0.0
+    shown_at: float = float("-inf")
+    """When pages were last told that it was heard."""
     born_devices: set[str] = field(default_factory=set)
     """Devices that had a birth since their edge node's, alive or dead by now."""
     settled: bool = False
