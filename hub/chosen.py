@@ -41,6 +41,7 @@ def store(config: Config, kind_of: Callable[[DeviceKey], Kind | None]) -> Abstra
         org=influx.org,
         token=token,
         bucket=influx.bucket,
+        rollup_bucket=influx.rollup_bucket,
         delivery_bucket=influx.delivery_bucket,
         retention_days=told.retention_days,
         write_seconds=influx.write_seconds,

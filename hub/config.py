@@ -39,9 +39,10 @@ retention_days = 1100            # older readings are let go
 # [store.influx]                 # with kind = "influxdb"
 # url = "http://127.0.0.1:8086"
 # org = "hamlet"
-# token_file = "influx.token"    # may read and write both buckets; may make them, where they are not there yet
+# token_file = "influx.token"    # may read and write these buckets, and make them where they are not there yet
 # bucket = "readings"
-# delivery_bucket = "delivery"   # what was acknowledged: keeps for ever, and is backed up together with the other
+# rollup_bucket = "rollups"      # what readings amount to in each hour
+# delivery_bucket = "delivery"   # what was acknowledged: keeps for ever, and is backed up together with the others
 # write_seconds = 10             # how long a write, or a question, may take
 # query_seconds = 60
 
@@ -115,6 +116,7 @@ class InfluxConfig(_Strict):
     org: Annotated[str, Field(min_length=1, max_length=100)]
     token_file: Path
     bucket: Annotated[str, Field(min_length=1, max_length=100)] = "readings"
+    rollup_bucket: Annotated[str, Field(min_length=1, max_length=100)] = "rollups"
     delivery_bucket: Annotated[str, Field(min_length=1, max_length=100)] = "delivery"
     write_seconds: float = Field(default=10, ge=1, le=300)
     query_seconds: float = Field(default=60, ge=1, le=3600)
@@ -129,7 +131,7 @@ class InfluxConfig(_Strict):
             raise ValueError("must have no password in it; the token goes into the file named by token_file")
         return text.rstrip("/")
 
-    @field_validator("bucket", "delivery_bucket")
+    @field_validator("bucket", "rollup_bucket", "delivery_bucket")
     @classmethod
     def _may_be_a_bucket(cls, text: str) -> str:
         if text.startswith("_") or '"' in text:
@@ -137,9 +139,11 @@ class InfluxConfig(_Strict):
         return text
 
     @model_validator(mode="after")
-    def _two_buckets(self) -> "InfluxConfig":
-        if self.bucket == self.delivery_bucket:
-            raise ValueError(f"bucket and delivery_bucket must differ, both are {self.bucket!r}: one of them expires")
+    def _three_buckets(self) -> "InfluxConfig":
+        names = [self.bucket, self.rollup_bucket, self.delivery_bucket]
+        twice = [one for one in names if names.count(one) > 1]
+        if twice:
+            raise ValueError(f"bucket, rollup_bucket and delivery_bucket must differ; {twice[0]!r} is named twice")
         return self
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 GROUP, NODE, ORG, DEPLOYMENT = "c7k2m", "c7k2m-01", "hamlet", "smart-hamlet-demo"
 COMMUNE, HAMLET = "Xã An Thạnh", "Ấp Bình Hòa"
-BUCKETS = ("readings", "delivery")
+BUCKETS = ("readings", "rollups", "delivery")
 
 PORTS: Mapping[str, int] = {
     "mqtt": 1883,
@@ -98,7 +98,7 @@ def make_files(folder: Path, ports: Mapping[str, int]) -> None:
 
 
 def make_tokens(folder: Path, url: str) -> None:
-    """Make two buckets and two tokens for them: the hub's, and Grafana's, which only reads."""
+    """Make the buckets and two tokens for them: the hub's, and Grafana's, which only reads."""
     told = {"hub": ("read", "write"), "grafana": ("read",)}
     if all((folder / name / "influx.token").exists() for name in told):
         return
@@ -129,7 +129,7 @@ def hub_toml(ports: Mapping[str, int], identity: str) -> str:
         f'[broker]\nport = {ports["mqtt"]}\nusername = "hub"\npassword_file = "broker.password"\n'
         '[store]\nkind = "influxdb"\n'
         f'[store.influx]\nurl = "http://127.0.0.1:{ports["influxdb"]}"\norg = "{ORG}"\ntoken_file = "influx.token"\n'
-        f'bucket = "{BUCKETS[0]}"\ndelivery_bucket = "{BUCKETS[1]}"\n'
+        f'bucket = "{BUCKETS[0]}"\nrollup_bucket = "{BUCKETS[1]}"\ndelivery_bucket = "{BUCKETS[2]}"\n'
         '[broadcast]\nsigner_socket = "../socket/signer.sock"\nroots = ["root.json"]\nbundle = "bundle.json"\n'
         f'[[edge_nodes]]\ngroup = "{GROUP}"\nid = "{NODE}"\ncommune = "{COMMUNE}"\nhamlet = "{HAMLET}"\n'
         f'identity = "{identity}"\n'

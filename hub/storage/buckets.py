@@ -9,7 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hub.storage.rollups import HOURS_MS, MINUTES_MS
 from hub.storage.timeseries import Buckets
+
+EXACT_EDGES_MS = 40 * 86_400_000
+"""Spans of a longer time have edges that are whole hours or 5 minutes, and are made of rollups."""
 
 Instants = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -20,6 +24,11 @@ def edges_of(start: int, end: int, count: int, grain: int = 1) -> Instants:
     edges = (start + np.arange(count + 1, dtype=np.int64) * (end - start) // count) // grain * grain
     edges[-1] = -(-end // grain) * grain
     return edges
+
+
+def rolled_edges(start: int, end: int, count: int) -> Instants:
+    """Return the edges of `count` spans that hold [start, end): whole hours where they last 6 h, else 5 minutes."""
+    return edges_of(start, end, count, HOURS_MS if (end - start) // count >= 6 * HOURS_MS else MINUTES_MS)
 
 
 def buckets(at: Instants, value: Numbers, good: NDArray[np.bool_], *, edges: Instants, hold_ms: int) -> Buckets:

@@ -28,7 +28,7 @@ from contract.positions import Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.storage.availability import CLAIM_LOOKBACK_MS, intervals, silences
 from hub.storage.books import Books
-from hub.storage.buckets import buckets, edges_of, mean_of, one_after_another
+from hub.storage.buckets import EXACT_EDGES_MS, buckets, edges_of, mean_of, one_after_another, rolled_edges
 from hub.storage.long_questions import LongQuestions
 from hub.storage.merging import merge, overlapping
 from hub.storage.newest_values import COLUMNS, NewestValues
@@ -63,9 +63,6 @@ SEAL_EVERY_MS = HOURS_MS
 
 PIECE_ROWS = 500_000
 """Of an export, so many rows are in memory at a time."""
-
-EXACT_EDGES_MS = 40 * DAY_MS
-"""Buckets over a longer time have edges that are whole hours or 5 minutes, and are made of rollups."""
 
 RAW_AT_ONCE_MS = 30 * DAY_MS
 
@@ -221,7 +218,7 @@ class EmbeddedStore:
         edges = edges_of(start, end, count)
         rolled = hold_ms == self._hold_ms(metric) and len(series) <= 1
         if rolled and end - start > EXACT_EDGES_MS and (end - start) // count >= MINUTES_MS:
-            edges = edges_of(start, end, count, _grain(start, end, count))
+            edges = rolled_edges(start, end, count)
         with self._snapshot() as snapshot:
             if rolled and not (edges % MINUTES_MS).any():
                 return self._long.buckets(snapshot, [series], edges)[0]
@@ -263,7 +260,7 @@ class EmbeddedStore:
             if one.metric == metric:
                 devices.setdefault(one.key, []).append(number)
         keys = sorted(devices)
-        edges = edges_of(start, end, count, _grain(start, end, count))
+        edges = rolled_edges(start, end, count)
         if hold_ms != self._hold_ms(metric) or (end - start) // count < MINUTES_MS:
             found = [self.buckets(key, metric, start, end, count, hold_ms) for key in keys]
         else:
@@ -470,10 +467,6 @@ _KEEP_LAST = """
 def _keep_marks(database: sqlite3.Connection, marks: _Marks) -> None:
     values = [(name, getattr(marks, name)) for name in _Marks.__slots__]
     database.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?)", values)
-
-
-def _grain(start: int, end: int, count: int) -> int:
-    return HOURS_MS if (end - start) // count >= 6 * HOURS_MS else MINUTES_MS
 
 
 def _windows(snapshot: Snapshot, series: Sequence[int], start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from contract.catalog import PRESENCE
 from contract.metrics import Quality, Value
 from hub.devices import DeviceKey, NodeKey
 from hub.storage import flux
+from hub.storage import influx_rollups as rollups
 from hub.storage.availability import CLAIM_LOOKBACK_MS, intervals, silences, stretches
 from hub.storage.books import Books, Series
-from hub.storage.buckets import buckets, edges_of, mean_of
+from hub.storage.buckets import EXACT_EDGES_MS, buckets, edges_of, mean_of, rolled_edges
 from hub.storage.flux import FluxRefused, Points
 from hub.storage.influx_samples import COLUMNS, fields_of, joined, latest, newest, numbers, samples
 from hub.storage.line_protocol import CONFLICT, FLAGS_FIELD, NULL_BIT, QUALITY_FIELD, Place, stored
+from hub.storage.rollups import HOURS_MS, MINUTES_MS
 from hub.storage.timeseries import (
     HISTORICAL_BIT,
     INSTRUMENT_BITS,
@@ -42,7 +45,9 @@ COUNT_EVERY_SECONDS = 3600.0
 
 _OF_A_VALUE = f"/({QUALITY_FIELD}|{FLAGS_FIELD})$/"
 
+Tags = Mapping[str, str]
 Ask = Callable[[str], bytes]
+Rolled = Callable[[Collection[NodeKey]], tuple[int, int, Collection[int]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +60,18 @@ class _Counted:
 
 
 class InfluxQuestions:
-    """Questions about one bucket. `places` grows as series do: a series' number - 1 is its place's index."""
+    """Questions about one bucket. `places` grows as series do: a series' number - 1 is its place's index.
 
-    def __init__(self, ask: Ask, bucket: str, books: Books, places: Sequence[Place]) -> None:
+    `rolled` tells of some edge nodes from when until when their hours are rolled up, and which of them are owed.
+    """
+
+    def __init__(
+        self, ask: Ask, bucket: str, rollup_bucket: str, books: Books, places: Sequence[Place], rolled: Rolled
+    ) -> None:
         self._ask = ask
         self._bucket = bucket
+        self._rollup_bucket = rollup_bucket
+        self._rolled = rolled
         self._books = books
         self._places = places
         self._counting = threading.Lock()
@@ -129,8 +141,15 @@ class InfluxQuestions:
 
     def buckets(self, key: DeviceKey, metric: str, start: int, end: int, count: int, hold_ms: int) -> Buckets:
         """Return a series in equal spans of time."""
-        found = self.samples(key, metric, start - hold_ms, end, MOST_IN_BUCKETS)
-        return _buckets(found, start=start, end=end, count=count, hold_ms=hold_ms)
+        places = self._places_of(self._books.numbers(key, metric))
+        edges = edges_of(start, end, count)
+        rolled = len(places) <= 1 and hold_ms == rollups.hold_ms(metric)
+        if rolled and end - start > EXACT_EDGES_MS and (end - start) // count >= MINUTES_MS:
+            edges = rolled_edges(start, end, count)
+        if rolled and places and not (edges % HOURS_MS).any():
+            return self._from_rollups({key: places[0]}, metric, edges, _tags(key))[key]
+        found = self.samples(key, metric, int(edges[0]) - hold_ms, int(edges[-1]), MOST_IN_BUCKETS)
+        return _buckets(found, edges, hold_ms)
 
     def by_group(self, metric: str, start: int, end: int, count: int, hold_ms: int) -> Mapping[str, Buckets]:
         """Return the mean over each group's devices, a question for each group and place."""
@@ -139,25 +158,84 @@ class InfluxQuestions:
             if one.metric == metric:
                 devices.setdefault(one.key.group, {}).setdefault(one.key, []).append(place)
         found = {}
+        rolled = hold_ms == rollups.hold_ms(metric) and (end - start) // count >= MINUTES_MS
+        edges = rolled_edges(start, end, count) if rolled else edges_of(start, end, count)
+        low, high = int(edges[0]) - hold_ms, int(edges[-1])
         for group, keys in devices.items():
-            points: dict[str, Mapping[tuple[str, ...], Points]] = {}
-            for measurement in {one.measurement for places in keys.values() for one in places}:
-                fields = {
-                    name
-                    for places in keys.values()
-                    for one in places
-                    if one.measurement == measurement
-                    for name in fields_of(one)
-                }
-                asked = flux.span(self._bucket, start - hold_ms, end)
-                asked += flux.where(_measurement=measurement, group=stored(group), _field=sorted(fields))
-                points[measurement] = flux.by_field(self._tables(asked + _BARE), "node", "device")
+            tags = {"group": stored(group)}
+            if rolled and not (edges % HOURS_MS).any() and all(len(places) == 1 for places in keys.values()):
+                one_each = {key: places[0] for key, places in sorted(keys.items())}
+                found[group] = mean_of(list(self._from_rollups(one_each, metric, edges, tags).values()))
+                continue
+            fields = {name for places in keys.values() for one in places for name in fields_of(one)}
+            measurements = {one.measurement for places in keys.values() for one in places}
+            points = self._by_device(self._bucket, measurements, fields, low, high, tags)
             each = []
             for key, places in sorted(keys.items()):
                 tables = [samples(one, _of_device(points[one.measurement], key)) for one in places]
                 table = latest(tables, MOST_IN_BUCKETS)
-                each.append(_buckets(table, start=start, end=end, count=count, hold_ms=hold_ms))
+                each.append(_buckets(table, edges, hold_ms))
             found[group] = mean_of(each)
+        return found
+
+    def of_node(self, node: NodeKey, start: int, end: int) -> rollups.Samples:
+        """Return the samples of every series of numbers of an edge node."""
+        wanted = {
+            (one.key, one.metric): place
+            for one, place in self._all()
+            if one.key.of_node == node and place.letter != "s"
+        }
+        asked = flux.span(self._bucket, start, end)
+        asked += flux.where(group=stored(node.group), node=stored(node.node))
+        asked += ' |> drop(columns: ["_start", "_stop", "group", "node"])'
+        points = flux.by_field(self._tables(asked), "_measurement", "device")
+
+        def of(key: DeviceKey, place: Place) -> Callable[[str], Points | None]:
+            return lambda name: points.get((place.measurement, stored(key.device), name))
+
+        return {
+            (key, metric): (place, samples(place, of(key, place)))
+            for (key, metric), place in wanted.items()
+            if any(of(key, place)(name) for name in fields_of(place))
+        }
+
+    def _from_rollups(
+        self, devices: Mapping[DeviceKey, Place], metric: str, edges: NDArray[np.int64], tags: Tags
+    ) -> dict[DeviceKey, Buckets]:
+        """Return devices' spans from hours that are rolled up, and from samples of those that are not.
+
+        `tags` are what the devices have in common, and no other one that has the metric.
+        """
+        measurements = {place.measurement for place in devices.values()}
+        since, until, owed = self._rolled({one.of_node for one in devices})
+        good, raw = rollups.spans(int(edges[0]), int(edges[-1]), (since, until), owed)
+        parts: dict[DeviceKey, list[Mapping[str, NDArray[np.float64]]]] = {key: [] for key in devices}
+        if good:
+            fields = {name for place in devices.values() for name in rollups.fields_of(place)}
+            points = self._by_device(self._rollup_bucket, measurements, fields, good[0], good[-1] + HOURS_MS, tags)
+            for key, place in devices.items():
+                columns = rollups.from_points(place, _of_device(points[place.measurement], key))
+                wanted = np.isin(columns["at"].astype(np.int64), good)
+                parts[key].append({name: one[wanted] for name, one in columns.items()})
+        for first, last in raw:
+            for low in range(first, last, MONTH_MS):
+                high = min(low + MONTH_MS, last)
+                fields = {name for place in devices.values() for name in fields_of(place)}
+                points = self._by_device(self._bucket, measurements, fields, low - rollups.MOST_HOLD_MS, high, tags)
+                for key, place in devices.items():
+                    table = samples(place, _of_device(points[place.measurement], key))
+                    parts[key].append(rollups.from_samples(table, metric, low, high))
+        return {key: rollups.in_spans(several, edges) for key, several in parts.items()}
+
+    def _by_device(
+        self, bucket: str, measurements: Collection[str], fields: Collection[str], start: int, end: int, tags: Tags
+    ) -> dict[str, Mapping[tuple[str, ...], Points]]:
+        """Return points by measurement, then by node, device and field."""
+        found = {}
+        for measurement in measurements:
+            asked = flux.span(bucket, start, end)
+            asked += flux.where(_measurement=measurement, **tags, _field=sorted(fields))
+            found[measurement] = flux.by_field(self._tables(asked + _BARE), "node", "device")
         return found
 
     def availability(
@@ -251,10 +329,7 @@ class InfluxQuestions:
         return [self._places[number - 1] for number in numbers_of if number <= len(self._places)]
 
     def _asked(self, place: Place, key: DeviceKey, start: int, end: int) -> str:
-        tags = {"group": stored(key.group), "node": stored(key.node)}
-        if key.device:
-            tags["device"] = stored(key.device)
-        return flux.span(self._bucket, start, end) + flux.where(_measurement=place.measurement, **tags)
+        return flux.span(self._bucket, start, end) + flux.where(_measurement=place.measurement, **_tags(key))
 
     def _points(self, asked: str) -> Mapping[tuple[str, ...], Points]:
         return flux.by_field(self._tables(asked + _BARE))
@@ -280,6 +355,11 @@ def value(number: float | None, integer: int | None, text: str | None) -> Value:
     return integer if integer is not None else text
 
 
+def _tags(key: DeviceKey) -> Tags:
+    tags = {"group": stored(key.group), "node": stored(key.node)}
+    return {**tags, "device": stored(key.device)} if key.device else tags
+
+
 def _of_one(points: Mapping[tuple[str, ...], Points]) -> Callable[[str], Points | None]:
     return lambda name: points.get((name,))
 
@@ -288,11 +368,10 @@ def _of_device(points: Mapping[tuple[str, ...], Points], key: DeviceKey) -> Call
     return lambda name: points.get((stored(key.node), stored(key.device), name))
 
 
-def _buckets(found: pa.Table, *, start: int, end: int, count: int, hold_ms: int) -> Buckets:
+def _buckets(found: pa.Table, edges: NDArray[np.int64], hold_ms: int) -> Buckets:
     values = numbers(found)
     measuring = (found["flags"].to_numpy() & INSTRUMENT_BITS) == 0
     good = (found["quality"].to_numpy() == int(Quality.GOOD)) & measuring & ~np.isnan(values)
-    edges = edges_of(start, end, count)
     return buckets(found["at"].to_numpy(), values, good, edges=edges, hold_ms=hold_ms)
 
 

@@ -8,6 +8,7 @@ again by the edge nodes, under the same keys.
 import logging
 import sqlite3
 import threading
+import time
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,11 +25,12 @@ from contract.payload import Payload, WireMetric, encode
 from contract.positions import Lineage, RangeSet
 from hub.devices import DeviceKey, NodeKey
 from hub.storage import flux
-from hub.storage.books import Books
+from hub.storage.books import Books, Write
 from hub.storage.database import open_database
 from hub.storage.influx_answers import Refusal, Verdict, sift
 from hub.storage.influx_books import BOOKS, SHARD_END, BooksCopy, CopyUnreadable
 from hub.storage.influx_questions import InfluxQuestions, value
+from hub.storage.influx_rolling import Rolling, marks_of
 from hub.storage.influx_server import NANOSECONDS, InfluxServer
 from hub.storage.line_protocol import Place, Written, conflict, names, place, write
 from hub.storage.timeseries import (
@@ -59,6 +61,11 @@ AHEAD_MS = 300_000
 """How far a sample's instant may be ahead of its arrival."""
 
 DAY_MS = 86_400_000
+
+TENDING_SECONDS = 50.0
+HOURS_AT_ONCE = 100
+"""Rolling up goes on for so long a minute; so many hours of edge nodes are then noted as done at once."""
+
 RECEIVED, COMMITS, OURS = "newest_received", "commits", "influxdb"
 """Marks in the books: of the newest commit, how many there were, and whose books these are."""
 
@@ -72,6 +79,7 @@ class Settings:
     token: str = field(repr=False)
     bucket: str = "readings"
     delivery_bucket: str = "delivery"
+    rollup_bucket: str = "rollups"
     retention_days: int | None = None
     write_seconds: float = 10.0
     query_seconds: float = 60.0
@@ -97,7 +105,11 @@ class InfluxStore:
         self._books = Books(self._path, self._say_to_the_copy)
         self._places: list[Place] = []
         self._placing = threading.Lock()
-        self._questions = InfluxQuestions(self._ask, settings.bucket, self._books, self._places)
+        self._questions = InfluxQuestions(
+            self._ask, settings.bucket, settings.rollup_bucket, self._books, self._places, self._told_of
+        )
+        self._booking = threading.Lock()  # of a change of the books, until it is settled
+        self._rolling = Rolling(self._questions.of_node, self._put_rollups, {})
         self._newest = array("q")
         self._adopting = threading.Lock()
         self._adopted = False
@@ -115,7 +127,9 @@ class InfluxStore:
             except StoreUnavailable as exc:
                 log.error("InfluxDB is not to be had at the start, acknowledgements are held: %s", exc)
         self._books.__enter__()
-        self._received, self._commits = (self._mark(one) for one in (RECEIVED, COMMITS))
+        marks = dict(self._books.read("SELECT name, value FROM marks"))
+        self._received, self._commits = (marks.get(one, 0) for one in (RECEIVED, COMMITS))
+        self._rolling = Rolling(self._questions.of_node, self._put_rollups, marks)
         self._books.write(self._copy.watch)
         return self
 
@@ -142,17 +156,16 @@ class InfluxStore:
         if refused:
             batch = replace(batch, quarantined=[*batch.quarantined, *refused])
 
-        def marks(database: sqlite3.Connection) -> None:
-            database.executemany(
-                "INSERT OR REPLACE INTO marks VALUES (?, ?)",
-                [(RECEIVED, max(received_at, self._received)), (COMMITS, self._commits + 1), (OURS, 1)],
-            )
-
-        self._unsettled = True
-        self._books.commit(batch, marks)
-        self._settled()
-        self._received = max(self._received, received_at)
-        self._commits += 1
+        with self._booking:
+            changed = self._rolling.changed_by(batch, lambda number: self._books.named(number).key.of_node)
+            owed = dict.fromkeys(changed, self._commits + 1)
+            marks = {RECEIVED: max(received_at, self._received), COMMITS: self._commits + 1, OURS: 1}
+            self._unsettled = True
+            self._books.commit(batch, _marks({**marks, **marks_of(owed)}))
+            self._settled()
+            self._rolling.note(owed)
+            self._received = max(self._received, received_at)
+            self._commits += 1
 
     def ledger(self, node: NodeKey) -> Mapping[Lineage, RangeSet]:
         return self._books.ledger(node)
@@ -216,7 +229,10 @@ class InfluxStore:
             events=events,
             series=len(self._books.all_series()),
             commits=self._commits,
-            bytes_on_disk=own + self._server.bytes_on_disk(self._settings.bucket, self._settings.delivery_bucket),
+            bytes_on_disk=own
+            + self._server.bytes_on_disk(
+                self._settings.bucket, self._settings.rollup_bucket, self._settings.delivery_bucket
+            ),
         )
 
     def newest_received(self) -> int:
@@ -224,16 +240,49 @@ class InfluxStore:
 
     def tend(self, now_ms: int) -> None:
         self._ready()
-        if self._settings.retention_days is None or self._unsettled:
-            return
-        self._books.forget(now_ms - self._settings.retention_days * DAY_MS)
+        if self._settings.retention_days is not None:
+            with self._booking:
+                if self._unsettled:
+                    return
+                self._books.forget(now_ms - self._settings.retention_days * DAY_MS)
+                self._settled()
+        self._plan_hours(now_ms)
+        began = time.monotonic()
+        while self._rolling.owed and not self._unsettled and time.monotonic() - began < TENDING_SECONDS:
+            self._roll()
+
+    def _plan_hours(self, now_ms: int) -> None:
+        nodes = {one.key.of_node for one in self._books.all_series()}
+        with self._booking:
+            plan = self._rolling.plan(now_ms, nodes, self._commits)
+            if plan is not None and not self._unsettled:
+                self._keep(plan.marks)
+                self._rolling.follow(plan)
+
+    def _roll(self) -> None:
+        some = sorted(self._rolling.owed.items())[:HOURS_AT_ONCE]
+        self._rolling.roll(some)
+        with self._booking:
+            if not self._unsettled:
+                done = self._rolling.settled(some)
+                self._keep({}, gone=[one.mark for one in done])
+                self._rolling.forget(done)
+
+    def _keep(self, marks: Mapping[str, int], gone: Sequence[str] = ()) -> None:
+        self._unsettled = True
+        self._books.write(_marks(marks, gone))
         self._settled()
+
+    def _put_rollups(self, lines: str) -> None:
+        answer = self._server.write(self._settings.rollup_bucket, lines)
+        if answer.verdict is not Verdict.STORED:
+            raise StoreUnavailable(f"bucket {self._settings.rollup_bucket!r}: {answer.message}")
 
     def _ask(self, question: str) -> bytes:
         return self._server.ask(question)
 
-    def _mark(self, name: str) -> int:
-        return next((number for (number,) in self._books.read("SELECT value FROM marks WHERE name = ?", (name,))), 0)
+    def _told_of(self, nodes: Collection[NodeKey]) -> tuple[int, int, Collection[int]]:
+        return self._rolling.told(nodes)
 
     def _ready(self) -> None:
         """Return once the books are known to be what the bucket holds; raise StoreUnavailable."""
@@ -250,7 +299,8 @@ class InfluxStore:
         """
         delivery, keep = self._settings.delivery_bucket, self._settings.retention_days
         self._version = self._server.version()
-        self._server.provide({self._settings.bucket: keep * 86_400 if keep else 0, delivery: 0})
+        seconds = keep * 86_400 if keep else 0
+        self._server.provide({self._settings.bucket: seconds, self._settings.rollup_bucket: seconds, delivery: 0})
         asked = flux.span(delivery, 0, SHARD_END) + flux.where(_measurement=BOOKS)
         asked += ' |> keep(columns: ["_time", "_measurement", "_field", "_value"])'
         try:
@@ -381,3 +431,11 @@ class InfluxStore:
     def _settled(self) -> None:
         self._copy.settle()
         self._unsettled = False
+
+
+def _marks(marks: Mapping[str, int], gone: Sequence[str] = ()) -> Write:
+    def write(database: sqlite3.Connection) -> None:
+        database.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?)", marks.items())
+        database.executemany("DELETE FROM marks WHERE name = ?", [(one,) for one in gone])
+
+    return write

@@ -37,6 +37,7 @@ class Opener:
             org=self.server.org,
             token=self.server.token,
             bucket=f"readings-{name}",
+            rollup_bucket=f"rollups-{name}",
             delivery_bucket=f"delivery-{name}",
         )
         return InfluxStore(self.folder, settings, lambda key: Kind.WATER_PROBE)
