@@ -273,9 +273,13 @@ class Announcements:
 
     def _box_said(self, outcome: Outcome, node: NodeKey, cursor: int) -> None:
         known = self._store.get(outcome.order)
+        if known is None:
+            # Announced after the backup that this hub was restored from; the signer's log has the order itself.
+            self._store.sounded_unknown(outcome.order, outcome.stage, at=outcome.at, who=node.node, cursor=cursor)
+            return
         moved = [
             _moved(part, after, outcome.reason, outcome.at)
-            for part in (known.parts if known is not None else ())
+            for part in known.parts
             if part.device.of_node == node and outcome.speaker in {None, part.device.device}
             for after in [settle(_standing(part), outcome.stage)]
             if after is not _standing(part)

@@ -116,6 +116,15 @@ class AnnouncementStore:
             if cursor is not None:
                 self._database.execute("INSERT OR REPLACE INTO cursors VALUES ('outcomes', ?)", (cursor,))
 
+    def sounded_unknown(self, order: str, stage: Stage, *, at: int, who: str, cursor: int) -> None:
+        """Keep once, in the audit, what a box says of an order that is not known here, and how far was read."""
+        with self._transaction():
+            told = (who, "unknown_order", str(stage), order)
+            known = "SELECT 1 FROM audit WHERE who = ? AND what = ? AND why = ? AND subject = ?"
+            if self._database.execute(known, told).fetchone() is None:
+                self._audit(at, *told)
+            self._database.execute("INSERT OR REPLACE INTO cursors VALUES ('outcomes', ?)", (cursor,))
+
     def advance(self, cursor: int) -> None:
         """Keep how far the outcomes were read."""
         self.update("", (), cursor=cursor)

@@ -4,10 +4,11 @@ import asyncio
 import base64
 import io
 import json
+import sqlite3
 import sys
 import wave
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -439,6 +440,17 @@ async def test_a_hub_from_a_backup_lets_nothing_sound_twice_and_learns_what_beca
             other = await station.announcements.announce(request())
             await eventually(lambda: len(station.envelopes()) > quiet)
             assert {one.id for one in station.orders()[quiet:]} == {other.id}
+
+
+async def test_what_a_box_says_of_an_order_that_a_restored_hub_does_not_know_is_audited_once(
+    station: Station, eventually: Any
+) -> None:
+    for _ in range(2):  # its log brings it, and after another restore once more
+        station.report("f" * 32, Stage.FINISHED, "loa-1")
+    await eventually(lambda: station.store.cursor() == 2)
+    with closing(sqlite3.connect(station.folder / "hub.db")) as database:
+        told = list(database.execute("SELECT at, who, what, why, subject FROM audit"))
+    assert told == [(5, "n-01", "unknown_order", "finished", "f" * 32)]
 
 
 async def test_a_disk_that_was_full_delays_outcomes_and_ends_nothing(
