@@ -1,6 +1,6 @@
 """What the page of an edge node says of its delivery: one verdict in words, then the account behind it. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contract.positions import RangeSet
@@ -73,6 +73,15 @@ class AlarmView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TroubleView:
+    """What is wrong with an edge node's delivery, for the first page."""
+
+    health: Health
+    word: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryView:
     """The section as the template walks it; `detail` is a machine's own words, "" if there are none."""
 
@@ -122,18 +131,53 @@ def delivery(account: Account, words: Words) -> DeliveryView:
     )
 
 
+def troubles(standings: Mapping[str, NodeDelivery | None], now: int, words: Words) -> dict[str, TroubleView]:
+    """Return what the first page must say of edge nodes' delivery, by their ids; nothing where nobody need look.
+
+    Only from what the hub has in mind: the first page never asks the store.
+    """
+    found = {}
+    for name, standing in standings.items():
+        told = None if standing is None else _alarm(standing, words) or _behind(standing, now, words)
+        if told is not None and told[0] in {Health.PROBLEM, Health.WARNING}:
+            health, sentence = told
+            found[name] = TroubleView(health=health, word=words._(HEALTH_WORDS[health]), sentence=sentence)
+    return found
+
+
 def _verdict(account: Account, words: Words) -> tuple[Health, str]:
     """Return the worst that is true, and say it."""
     _, at, standing = words._, account.at, account.standing
-    if standing is not None and standing.alarms:
-        return Health.PROBLEM, _("Somebody must look at this box.")
+    alarm = _alarm(standing, words) if standing is not None else None
+    if alarm is not None:
+        return alarm
     if account.holding:
         return Health.WARNING, _("The hub acknowledges nothing at present; the box keeps what it has.")
     if standing is None:
         return Health.UNKNOWN, _("Not heard since the hub was started: nobody can say what it still holds.")
     if standing.foreign:
         return Health.UNKNOWN, _("Foreign equipment numbers nothing: nobody can say whether anything is missing.")
-    depth = standing.depth
+    behind = _behind(standing, at, words)
+    if behind is not None:
+        return behind
+    if account.voids and at - account.voids[0].at < RECENT_MS:
+        return Health.WARNING, _("Within the last day records turned out to be lost.")
+    if account.aside and at - account.aside[0].newest < RECENT_MS:
+        return Health.WARNING, _("Within the last day values came that can never be good; they are in quarantine.")
+    if standing.depth.records:
+        return Health.OK, _("All but what is just under way is stored.")
+    return Health.OK, _("All that it has measured is stored.")
+
+
+def _alarm(standing: NodeDelivery, words: Words) -> tuple[Health, str] | None:
+    return (Health.PROBLEM, words._("Somebody must look at this box.")) if standing.alarms else None
+
+
+def _behind(standing: NodeDelivery, at: int, words: Words) -> tuple[Health, str] | None:
+    """Return what keeps the hub from saying that all is stored, by what the box told of its log."""
+    _, depth = words._, standing.depth
+    if standing.foreign:
+        return None
     if depth.records is None or depth.told_at is None:
         return Health.UNKNOWN, _("It has not said yet what it still holds.")
     if at - depth.told_at > QUIET_MS:
@@ -142,13 +186,7 @@ def _verdict(account: Account, words: Words) -> tuple[Health, str]:
     if depth.records and depth.oldest is not None and at - depth.oldest > BEHIND_MS:
         span = words.span(at - depth.oldest)
         return Health.WARNING, _("It is behind: its oldest record has been waiting for %(span)s.") % {"span": span}
-    if account.voids and at - account.voids[0].at < RECENT_MS:
-        return Health.WARNING, _("Within the last day records turned out to be lost.")
-    if account.aside and at - account.aside[0].newest < RECENT_MS:
-        return Health.WARNING, _("Within the last day values came that can never be good; they are in quarantine.")
-    if depth.records:
-        return Health.OK, _("All but what is just under way is stored.")
-    return Health.OK, _("All that it has measured is stored.")
+    return None
 
 
 def _facts(standing: NodeDelivery, account: Account, words: Words) -> list[FactView]:

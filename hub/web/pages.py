@@ -19,6 +19,7 @@ from hub.calendar_day import day_of, day_start
 from hub.given import Given
 from hub.web import completeness, views
 from hub.web.delivery import delivery as delivery_view
+from hub.web.delivery import troubles
 from hub.web.frames import Frames
 from hub.web.i18n import LANGUAGES, Words, chosen, words
 
@@ -155,7 +156,13 @@ async def frames(request: Request, name: str, hub: Given, id: str = "") -> Strea
 
 
 def _overview(hub: Given, said: Words) -> dict[str, Any]:
-    return {"overview": views.overview(hub.live.devices(), hub.places, said, hub.clock.now_ms())}
+    now, devices = hub.clock.now_ms(), hub.live.devices()
+    standings = {one.id: hub.ingest.delivery(one.key.of_node) for one in devices if not one.key.device}
+    return {
+        "overview": views.overview(devices, hub.places, said, now),
+        "troubles": troubles(standings, now, said),
+        "holding": hub.ingest.holding,
+    }
 
 
 def _device(hub: Given, said: Words, wanted: str) -> dict[str, Any] | None:

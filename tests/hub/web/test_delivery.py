@@ -271,3 +271,23 @@ async def test_the_report_leads_to_the_days_beside_and_not_to_tomorrow(hub: Any,
     assert "Ngày trước" in told or "Day before" in told
     assert "Ngày sau" not in told
     assert (await client.get("/reports/completeness", params={"day": "soon"})).status_code == 422
+
+
+async def test_the_first_page_says_where_somebody_must_look(
+    hub: Any, client: Any, stands: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = hub.state.hub.clock.now_ms()
+    assert "Giao nhận số liệu" not in await page(client, "/", "vi")
+    stands(alarms=(Alarm(kind=AlarmKind.TWO_LOGS, since=now),))
+    assert "Có vấn đề Giao nhận số liệu : Cần người kiểm tra thiết bị này." in await page(client, "/", "vi")
+    stands(depth=Depth(records=9, oldest=now - 7_200_000, told_at=now))
+    assert "Warning Delivery : It is behind: its oldest record has been waiting for 2 hours." in await page(
+        client, "/", "en"
+    )
+    stands(depth=Depth(records=None))
+    assert "Delivery" not in await page(client, "/", "en"), "what is not known is no news here"
+    assert "acknowledges nothing" not in await page(client, "/", "en")
+    monkeypatch.setattr(type(hub.state.hub.ingest), "holding", "the disk is full")
+    assert "The hub acknowledges nothing at present; the box keeps what it has. (the disk is full)" in await page(
+        client, "/", "en"
+    )
