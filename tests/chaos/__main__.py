@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--store", choices=["embedded", "influxdb"], default="embedded", help="influxdb: needs influxd on the path")
     add("--kinds", help="only these faults, with commas between; --list shows all")
     add("--list", action="store_true", help="print the names of all faults and end")
+    add("--backup-age", type=float, default=0, metavar="SECONDS", help="let the backup grow so old before it is used")
     add("--only", choices=list(PARTS), help="only this part; otherwise all, one after the other")
     add("--keep", type=Path, help="leave everything in this new folder; otherwise it is left only after a failure")
     add("--json", action="store_true", help="print the verdict as one JSON line on standard output")
@@ -124,7 +125,16 @@ def _kinds(asked: argparse.Namespace) -> list[str]:
 
 
 async def _interruptible(folder: Path, asked: argparse.Namespace, kinds: list[str], store: Store) -> tuple[int, str]:
-    task = asyncio.ensure_future(run(folder, cycles=asked.cycles, seed=asked.seed, kinds=kinds, store=store))
+    task = asyncio.ensure_future(
+        run(
+            folder,
+            cycles=asked.cycles,
+            seed=asked.seed,
+            kinds=kinds,
+            store=store,
+            backup_age=asked.backup_age,
+        )
+    )
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, task.cancel)
     try:

@@ -31,8 +31,13 @@ def say(what: str) -> None:
     print(f"chaos: {what}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-async def run(folder: Path, *, cycles: int, seed: int, kinds: Collection[str], store: Store) -> tuple[int, str]:
-    """Do it all in a folder; return the judge's exit status and the line it printed."""
+async def run(
+    folder: Path, *, cycles: int, seed: int, kinds: Collection[str], store: Store, backup_age: float
+) -> tuple[int, str]:
+    """Do it all in a folder; return the judge's exit status and the line it printed.
+
+    The backup that hubs are restored from is at least `backup_age` seconds old, and boxes measure on meanwhile.
+    """
     plan = planned(seed, cycles, kinds, configs.NODES)
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{cycles} cycles, seed {seed}, in {folder}")
@@ -43,6 +48,7 @@ async def run(folder: Path, *, cycles: int, seed: int, kinds: Collection[str], s
         for number, cycle in enumerate(plan):
             if number == halfway(cycles) and "hub_restore" in kinds:
                 await take_backup(world)
+                await asyncio.sleep(backup_age)
             say(f"cycle {number + 1}: {', '.join(_words(cycle))}")
 
             async def one(place: int, cycle: Cycle = cycle) -> None:
