@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-GROUP = "chaos"
+GROUP = DEPLOYMENT = "chaos"
 NODES = ("n-01", "n-02", "n-03")
 PROBES_EACH = 3
 SERIAL, STATE = "Water/Temperature", "Device/State"
@@ -15,6 +16,9 @@ POLL_SECONDS = 0.5
 COMMIT_SECONDS = 2.0
 APART_SECONDS = 0.1
 KEEP_ALIVE = 5
+OUTCOME = "Announcement/Outcome"
+PASSWORD = "of-a-run"
+SIGNER = f'deployment = "{DEPLOYMENT}"\nkey = "keys/signer.pem"\nsocket = "signer.sock"\nlog = "orders.log"\n'
 SERIALS_EACH = 10_000_000
 REGISTER_MAP = f"""\
 name: A probe that counts
@@ -33,6 +37,11 @@ def probes(node: str) -> list[str]:
     return [f"{node}-probe-{number}" for number in range(1, PROBES_EACH + 1)]
 
 
+def speaker(node: str) -> str:
+    """Return the loudspeaker of an edge node."""
+    return f"{node}-speaker"
+
+
 def broker_conf(port: int, folder: str) -> str:
     """Return Mosquitto's file; what it must remember is on disk a second later."""
     return (
@@ -42,26 +51,38 @@ def broker_conf(port: int, folder: str) -> str:
     )
 
 
-def hub_toml(port: int, mqtt_port: int, state: str, store: str) -> str:
-    """Return the hub's file; `store` is what it says of that."""
+def hub_toml(port: int, mqtt_port: int, state: str, store: str, identities: Mapping[str, str]) -> str:
+    """Return the hub's file; `store` is what it says of that, `identities` are the boxes' public keys."""
     nodes = "".join(
         f'[[edge_nodes]]\ngroup = "{GROUP}"\nid = "{node}"\ncommune = "Xã Thử"\nhamlet = "Ấp {node}"\n'
+        f'identity = "{identities[node]}"\n'
         for node in NODES
     )
     return (
         f'[hub]\nhost_id = "hamlet-hub"\nstate_dir = {json.dumps(state)}\nport = {port}\nclock = "trusted"\n'
-        f'status_file = "hub.json"\n[broker]\nport = {mqtt_port}\nkeep_alive_seconds = {KEEP_ALIVE}\n' + store + nodes
+        f'status_file = "hub.json"\n[broker]\nport = {mqtt_port}\nkeep_alive_seconds = {KEEP_ALIVE}\n'
+        + '[broadcast]\nsigner_socket = "signer.sock"\nroots = ["keys/root.json"]\nbundle = "keys/bundle.json"\n'
+        + store
+        + nodes
     )
 
 
-def edge_toml(node: str, *, state: str, status: str, broker: tuple[str, int], devices: Mapping[str, object]) -> str:
+def edge_toml(
+    node: str, *, state: str, status: str, broker: tuple[str, int], hub_port: int, devices: Mapping[str, Any]
+) -> str:
     """Return a box's file; `devices` is where its simulator says that each of them is found."""
     host, port = broker
-    tables = ""
+    horn = {
+        "id": speaker(node),
+        "kind": "loudspeaker",
+        "driver": "ip_speaker",
+        "url": devices[speaker(node)]["url"],
+        "username": "box",
+        "password_file": "speaker.password",
+    }
+    tables = [horn]
     for name in probes(node):
-        found = devices[name]
-        assert isinstance(found, dict)
-        where = {key: found[key] for key in ("host", "tcp_port", "slave")}
+        where = {key: devices[name][key] for key in ("host", "tcp_port", "slave")}
         told = {
             "id": name,
             "kind": "water_probe",
@@ -72,11 +93,16 @@ def edge_toml(node: str, *, state: str, status: str, broker: tuple[str, int], de
             "timeout_seconds": 10,
             **where,
         }
-        tables += "[[devices]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in told.items())
+        tables.append(told)
+    text = "".join(
+        "[[devices]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in one.items()) for one in tables
+    )
     return (
         f'[node]\ngroup = "{GROUP}"\nid = "{node}"\nstate_dir = {json.dumps(state)}\nstatus_file = "{status}"\n'
         f'clock = "trusted"\nprimary_host = "hamlet-hub"\nbirth_jitter_seconds = 1\nkeep_alive_seconds = {KEEP_ALIVE}\n'
-        f"commit_interval_seconds = {COMMIT_SECONDS}\n[[brokers]]\nhost = {json.dumps(host)}\nport = {port}\n{tables}"
+        f"commit_interval_seconds = {COMMIT_SECONDS}\n[[brokers]]\nhost = {json.dumps(host)}\nport = {port}\n"
+        f'[broadcast]\ndeployment = "{DEPLOYMENT}"\nenvironment = "demo"\nroot = "keys/root.json"\n'
+        f'identity_key = "keys/{node}.pem"\naudio_url = "http://127.0.0.1:{hub_port}"\n{text}'
     )
 
 
@@ -96,7 +122,8 @@ def hamlet_yaml(node: str, seed: int) -> str:
         for number, name in enumerate(probes(node), start=1)
     ]
     gateway = {"id": f"{node}-gateway", "probes": told}
-    hamlet = {"name": node, "gateways": [gateway]}
+    horn = {"id": speaker(node), "password": PASSWORD}
+    hamlet = {"name": node, "gateways": [gateway], "speakers": [horn]}
     # JSON is YAML.
     return json.dumps({"seed": seed, "quiet_file": f"quiet-{node}", "hamlets": [hamlet]})
 
@@ -114,6 +141,7 @@ def run_json(*, cycles: int, kinds: Sequence[str], store: str) -> str:
             "serial_metric": SERIAL,
             "event_metric": STATE,
             "states": WORDS,
+            "outcome_metric": OUTCOME,
             "devices": devices,
         }
     )

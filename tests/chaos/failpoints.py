@@ -6,8 +6,9 @@ answered, in bytes that went nowhere, in a file that was there. A failpoint that
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -280,21 +281,13 @@ async def _hub_disk_full(world: World, lasts: float) -> None:
 
 
 async def _hub_clock_back(world: World, lasts: float) -> None:
-    begin = now_ms()
-    hit = await _hub_an_hour_back(world, lasts)
-    await world.hub.start()
-    world.note("hub_clock_back", None, begin, hit=hit)
-    await reached(world.hub_answers, HUB_WITHIN)
-
-
-async def _hub_an_hour_back(world: World, lasts: float) -> bool:
-    """Start the hub anew with a clock that is an hour behind, and kill it after a while; return whether it saw that."""
+    """Start the hub anew with a clock that is an hour behind, and after a while with the right one."""
 
     async def held() -> bool:
         told = await world.get("/readyz")
         return told is not None and "clock" in str(told.get("acknowledgements"))
 
-    clock = world.folder / "hub.clock"
+    begin, clock = now_ms(), world.folder / "hub.clock"
     await world.hub.kill()
     clock.write_text(str(BACK_MS[0]), encoding="ascii")
     await world.hub.start()
@@ -302,7 +295,9 @@ async def _hub_an_hour_back(world: World, lasts: float) -> bool:
     await asyncio.sleep(lasts)
     await world.hub.kill()
     clock.unlink()
-    return hit
+    await world.hub.start()
+    world.note("hub_clock_back", None, begin, hit=hit)
+    await reached(world.hub_answers, HUB_WITHIN)
 
 
 async def _hub_restore(world: World, lasts: float) -> None:
@@ -340,15 +335,16 @@ async def _store_kill(world: World, lasts: float) -> None:
 
 
 async def _store_kill_sealing(world: World, lasts: float) -> None:
-    """Kill the hub while it seals, which it does when the clock's hour is another than that of what it took in.
-
-    So that this comes while somebody watches, it first takes something in with a clock that is an hour behind.
-    """
+    """Kill the hub while it seals: what it took in is made an hour older while it is dead, so that sealing is due."""
     begin = now_ms()
-    await _hub_an_hour_back(world, lasts)
-    segments = world.hub_state / "state" / "segments"
+    await world.hub.kill()
+    state = world.hub_state / "state"
+    with closing(sqlite3.connect(state / "store.db")) as database, database:
+        database.execute("UPDATE inbox SET received_at = received_at - 3600000")
+    await asyncio.sleep(lasts / 2)
     await world.hub.start()
-    hit = await _changes(segments, SEALS_WITHIN)
+    await reached(world.hub_answers, HUB_WITHIN)
+    hit = await _changes(state / "segments", SEALS_WITHIN)
     await world.hub.kill()
     world.note("store_kill_sealing", None, begin, hit=hit)
     await world.hub.start()

@@ -3,6 +3,8 @@
 Imports nothing of the project and nothing that is not Python's own. The folder holds
   run.json        who answered to whom, how often, and what must have gone wrong;
   answers/*.jsonl what each simulated device answered: device, serial, status, asker, at (ms);
+  orders.jsonl    announcements that the hub took: order, node, speaker, and a volume that no other on that speaker has;
+  recordings/*.json what each loudspeaker recorded: speaker, volume;
   faults.jsonl    what was done to whom: kind, node, begin, end (ms), `hit` if it had an effect, `off_ms` of a clock;
   samples.csv     the hub's export: group,node,device,metric,at,value,quality,instrument,time.
 It writes in_flight.jsonl and findings.jsonl beside them.
@@ -13,9 +15,12 @@ An answer is a record of telemetry. It may be missing, and is then in flight, on
 - or while its node's disk was full.
 An event is a status that differs from that of the answer before to the same asker. It has no allowance once the asker
 asked the same device again: before that the box had it on disk. An asker that died before asking again may never have
-had it. Nothing else excuses anything: not a disk put back to an older state, not a hub that forgot, not a clock.
+had it. An outcome has no allowance either: what a loudspeaker recorded must have come to an end in the store, and where
+the store says that it was played to its end, the loudspeaker must have recorded it. Nothing else excuses anything: not
+a disk put back to an older state, not a hub that forgot, not a clock.
 """
 
+import base64
 import csv
 import json
 import sys
@@ -27,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 GOOD = 192
+ENDS = {"finished", "stopped", "refused", "failed", "expired"}
 
 
 class Answer(NamedTuple):
@@ -106,6 +112,8 @@ def main() -> int:
     with (folder / "samples.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     verdict = judged(run, answers, faults, rows)
+    heard = [json.loads(one.read_text(encoding="utf-8")) for one in sorted((folder / "recordings").glob("*.json"))]
+    check_outcomes(run, list(lines(folder / "orders.jsonl")), heard, rows, verdict)
     write_lines(folder / "in_flight.jsonl", verdict.in_flight)
     write_lines(folder / "findings.jsonl", verdict.findings)
     told, wrong = summary(run, faults, verdict)
@@ -330,6 +338,33 @@ def _check_events(run: Mapping[str, Any], device: str, told: Sequence[Answer], o
                 verdict.stored += 1
             else:
                 verdict.found("lost", event=words[str(one.status)], device=device, serial=one.serial, at=one.at)
+
+
+def check_outcomes(
+    run: Mapping[str, Any],
+    orders: Iterable[Mapping[str, Any]],
+    heard: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, str]],
+    verdict: Verdict,
+) -> None:
+    """Demand the end of every order that a loudspeaker recorded, and a recording of each that is said to be played."""
+    recorded = {(one["speaker"], one["volume"]) for one in heard}
+    said: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["metric"] == run["outcome_metric"] and row["device"] == "":
+            outcome = json.loads(base64.b64decode(json.loads(row["value"])["payload"]))
+            said.setdefault((row["node"], outcome["order"]), set()).add(outcome["stage"])
+    for one in orders:
+        stages = said.get((one["node"], one["order"]), set())
+        facts = {"order": one["order"], "speaker": one["speaker"], "stages": sorted(stages)}
+        if (one["speaker"], one["volume"]) in recorded:
+            verdict.produced += 1
+            if stages & ENDS:
+                verdict.stored += 1
+            else:
+                verdict.found("lost", why="recorded, and no word of its end", **facts)
+        elif "finished" in stages:
+            verdict.found("altered", why="said to be played, and not recorded", **facts)
 
 
 if __name__ == "__main__":

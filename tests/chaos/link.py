@@ -1,6 +1,7 @@
 """The link between a box and the broker, which can be cut, delayed and narrowed: a small TCP proxy."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -31,11 +32,10 @@ class Link:
         """Bytes that arrived."""
 
     @asynccontextmanager
-    async def running(self, host: str = "127.0.0.1") -> AsyncIterator["Link"]:
-        """Listen on a free port of an address."""
-        self.host = host
-        server = await asyncio.start_server(self._client, host, 0)
-        self.port = server.sockets[0].getsockname()[1]
+    async def running(self, listening: socket.socket | None = None) -> AsyncIterator["Link"]:
+        """Accept on a socket that listens, otherwise on a free port of 127.0.0.1."""
+        server = await asyncio.start_server(self._client, sock=listening or socket.create_server(("127.0.0.1", 0)))
+        self.host, self.port = server.sockets[0].getsockname()
         try:
             yield self
         finally:

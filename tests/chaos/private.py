@@ -1,9 +1,11 @@
 """A world of its own for a run: mounts, network and processes that vanish with it, however it ends."""
 
 import asyncio
+import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -75,6 +77,19 @@ class Network:
     @property
     def _ends(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return ("dev", f"to-{self.name}"), ("dev", "uplink")
+
+    def listening(self, port: int) -> socket.socket:
+        """Return a socket that listens at 127.0.0.1 in the hamlet, whoever accepts on it."""
+        if not self.name:
+            return socket.create_server(("127.0.0.1", port))
+        libc = ctypes.CDLL(None, use_errno=True)
+        with Path("/proc/self/ns/net").open("rb") as ours, Path(f"/run/netns/{self.name}").open("rb") as theirs:
+            if libc.setns(theirs.fileno(), 0):
+                raise OSError(ctypes.get_errno(), f"cannot enter the network of {self.name}")
+            try:
+                return socket.create_server(("127.0.0.1", port))
+            finally:
+                libc.setns(ours.fileno(), 0)
 
     async def narrow(self, bits_a_second: int) -> None:
         """Let each direction of the wire take its time; tc's token bucket."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.chaos import configs
+from tests.chaos.announcing import Announcer
 from tests.chaos.failpoints import failpoints, is_drained, take_backup
 from tests.chaos.plan import Cycle, halfway, planned
 from tests.chaos.stores import Store
@@ -44,7 +45,7 @@ async def run(
     async with running(folder, seed=seed, store=store) as world:
         told = configs.run_json(cycles=cycles, kinds=sorted(kinds), store=store.name)
         (folder / "run.json").write_text(told, encoding="utf-8")
-        acts = failpoints(world)
+        acts, announcer = failpoints(world), Announcer(world, seed)
         for number, cycle in enumerate(plan):
             if number == halfway(cycles) and "hub_restore" in kinds:
                 await take_backup(world)
@@ -58,6 +59,8 @@ async def run(
             async with asyncio.TaskGroup() as steps:
                 for place in range(len(cycle)):
                     steps.create_task(one(place))
+                for node, after in announcer.whom():
+                    steps.create_task(announcer.announce(world.hamlets[node], after))
             await asyncio.sleep(BREATH_SECONDS)
         say("no more faults; the devices fall silent")
         for hamlet in world.hamlets.values():

@@ -1,5 +1,6 @@
 """The judge finds what it is there to find, in files made up for it."""
 
+import base64
 import csv
 import json
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 JUDGE = Path(__file__).with_name("judge.py")
 FIELDS = ["group", "node", "device", "metric", "at", "value", "quality", "instrument", "time"]
-SERIAL, STATE = "Water/Temperature", "Device/State"
+SERIAL, STATE, OUTCOME = "Water/Temperature", "Device/State", "Announcement/Outcome"
 T0 = 1_790_000_000_000
 POLL, COMMIT = 500, 1000
 KILLED_AT = T0 + 19 * POLL + 10
@@ -28,6 +29,8 @@ class Folder:
     faults: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
+    orders: list[dict[str, Any]] = field(default_factory=list)
+    recorded: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for number in range(20):
@@ -60,6 +63,16 @@ class Folder:
     def kill(self, at: int) -> None:
         self.fault("edge_kill", at, at + 5)
 
+    def order(self, order: str, *, recorded: bool, stages: Sequence[str]) -> None:
+        """An order to a loudspeaker, whether it was heard there, and what the store says became of it."""
+        volume = 5 + len(self.orders)
+        self.orders.append({"order": order, "node": "n-01", "speaker": "horn", "volume": volume})
+        if recorded:
+            self.recorded.append({"speaker": "horn", "volume": volume})
+        for place, stage in enumerate(stages):
+            payload = base64.b64encode(json.dumps({"order": order, "stage": stage}).encode()).decode()
+            self.store("", OUTCOME, T0 + volume * 100 + place, json.dumps({"payload": payload}))
+
     def judge(self) -> tuple[int, dict[str, Any]]:
         (self.path / "answers").mkdir(exist_ok=True)
         device = {"node": "n-01", "poll_ms": POLL}
@@ -71,12 +84,17 @@ class Folder:
             "tolerance_ms": 5000,
             "serial_metric": SERIAL,
             "event_metric": STATE,
+            "outcome_metric": OUTCOME,
             "states": {"0": "ok", "1": "calibrating"},
             "devices": {"plain": device, "switch": device},
         }
         (self.path / "run.json").write_text(json.dumps(run), encoding="utf-8")
         write(self.path / "answers" / "all.jsonl", self.answers)
         write(self.path / "faults.jsonl", self.faults)
+        write(self.path / "orders.jsonl", self.orders)
+        (self.path / "recordings").mkdir(exist_ok=True)
+        for number, one in enumerate(self.recorded):
+            (self.path / "recordings" / f"horn-{number}.json").write_text(json.dumps(one), encoding="utf-8")
         with (self.path / "samples.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, FIELDS)
             table.writeheader()
@@ -348,6 +366,37 @@ def test_an_event_whose_asker_died_with_it_is_not_demanded(folder: Folder) -> No
     folder.forget(1020)
     code, told = folder.judge()
     assert (code, told["lost"], told["in_flight"]) == (0, 0, 1)
+
+
+def test_what_a_loudspeaker_recorded_must_have_come_to_an_end_in_the_store(folder: Folder) -> None:
+    folder.order("aa", recorded=True, stages=["accepted", "started", "finished"])
+    folder.order("bb", recorded=True, stages=["accepted", "failed"])
+    folder.order("cc", recorded=False, stages=["accepted", "failed"])
+    code, told = folder.judge()
+    assert (code, told["produced"], told["stored"]) == (0, 58 + 2, 58 + 2)
+
+
+@pytest.mark.parametrize("excuse", [*EXCUSES, *EVERYTHING_ELSE])
+@pytest.mark.parametrize("stages", [[], ["accepted", "started"]])
+def test_an_outcome_that_is_missing_is_lost_whatever_happened(
+    folder: Folder, excuse: str, stages: Sequence[str]
+) -> None:
+    folder.order("aa", recorded=True, stages=stages)
+    folder.fault(excuse, T0 - 10_000, T0 + 60_000)
+    code, told = folder.judge()
+    assert (code, told["lost"], told["in_flight"]) == (1, 1, 0)
+
+
+def test_the_outcome_of_another_box_is_none(folder: Folder) -> None:
+    folder.order("aa", recorded=True, stages=["finished"])
+    next(row for row in folder.rows if row["metric"] == OUTCOME)["node"] = "n-02"
+    assert folder.judge()[1]["lost"] == 1
+
+
+def test_a_sound_that_is_said_to_have_been_and_was_not_is_found(folder: Folder) -> None:
+    folder.order("aa", recorded=False, stages=["accepted", "started", "finished"])
+    code, told = folder.judge()
+    assert (code, told["altered"], told["lost"]) == (1, 1, 0)
 
 
 def test_more_in_flight_than_can_be_is_found(folder: Folder) -> None:

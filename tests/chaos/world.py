@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.chaos import configs, private
+from tests.chaos import announcing, configs, private
 from tests.chaos.link import Link
 from tests.chaos.processes import Process
 from tests.chaos.stores import Store
@@ -69,7 +69,7 @@ class Hamlet:
     simulator: Process
     box: Box
     quiet: Path
-    devices: dict[str, object] = field(default_factory=dict)
+    devices: dict[str, Any] = field(default_factory=dict)
     image: Path | None = None
     """A copy of the box's disk."""
     double: Box | None = None
@@ -88,6 +88,7 @@ class World:
     store: Store
     broker: Process
     hub: Process
+    signer: Process
     hamlets: dict[str, Hamlet] = field(default_factory=dict)
     backup: Path | None = None
     backup_at: int = 0
@@ -139,7 +140,14 @@ class World:
     def processes(self) -> list[Process]:
         """Return everything that runs."""
         simulators = [hamlet.simulator for hamlet in self.hamlets.values()]
-        return [*(one.process for one in self.boxes()), self.hub, *self.store.processes, self.broker, *simulators]
+        return [
+            *(one.process for one in self.boxes()),
+            self.hub,
+            self.signer,
+            *self.store.processes,
+            self.broker,
+            *simulators,
+        ]
 
 
 async def reached(condition: Any, within: float) -> bool:
@@ -187,6 +195,7 @@ def configure_box(world: World, hamlet: Hamlet, box: Box) -> None:
         state=f"disks/{box.name}/state",
         status=box.status_file.name,
         broker=(hamlet.network.here, hamlet.link.port),
+        hub_port=world.hub_port,
         devices=hamlet.devices,
     )
     (world.folder / f"{box.name}.toml").write_text(text, encoding="utf-8")
@@ -207,7 +216,8 @@ async def running(folder: Path, *, seed: int, store: Store) -> AsyncIterator[Wor
     for name in ("answers", "disks", "images", "broker"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "broker").chmod(0o777)  # Mosquitto lays down root's rights
-    (folder / "faults.jsonl").touch()
+    for name in ("faults.jsonl", "orders.jsonl"):
+        (folder / name).touch()
     mqtt_port, hub_port = free_port(), free_port()
     hub_command = (PYTHON, "-m", "tests.chaos.wrong_clock", folder / "hub.clock", "hub", "serve", folder / "hub.toml")
     async with AsyncExitStack() as stack:
@@ -220,16 +230,19 @@ async def running(folder: Path, *, seed: int, store: Store) -> AsyncIterator[Wor
             store=store,
             broker=Process("broker", (MOSQUITTO, "-c", folder / "broker.conf"), log=folder / "broker.log"),
             hub=Process("hub", hub_command, log=folder / "hub.log"),
+            signer=announcing.signer(folder),
         )
         stack.push_async_callback(_end, world)
         await small_disk(world.hub_state, HUB_MEGABYTES)
         (folder / "counting-probe.yaml").write_text(configs.REGISTER_MAP, encoding="utf-8")
         (folder / "broker.conf").write_text(configs.broker_conf(mqtt_port, str(folder / "broker")), encoding="utf-8")
+        (folder / "speaker.password").write_text(configs.PASSWORD, encoding="utf-8")
+        identities = await announcing.make_keys(folder)
         settings = await store.start(folder)
-        text = configs.hub_toml(hub_port, mqtt_port, "hub/state", settings)
+        text = configs.hub_toml(hub_port, mqtt_port, "hub/state", settings, identities)
         (folder / "hub.toml").write_text(text, encoding="utf-8")
-        await world.broker.start()
-        await world.hub.start()
+        for process in (world.broker, world.signer, world.hub):
+            await process.start()
         for number, node in enumerate(configs.NODES, start=1):
             world.hamlets[node] = await _hamlet(world, node, number, seed, stack)
         if not await reached(world.hub_answers, START_SECONDS):
@@ -244,7 +257,12 @@ async def running(folder: Path, *, seed: int, store: Store) -> AsyncIterator[Wor
 
 async def _hamlet(world: World, node: str, number: int, seed: int, stack: AsyncExitStack) -> Hamlet:
     folder, network = world.folder, await private.network(number)
-    link = await stack.enter_async_context(Link("127.0.0.1", world.mqtt_port).running(network.here))
+    link = await stack.enter_async_context(
+        Link("127.0.0.1", world.mqtt_port).running(socket.create_server((network.here, 0)))
+    )
+    if private.inside():  # audio comes from the hub, which answers to this machine's own address only
+        audio = Link("127.0.0.1", world.hub_port)
+        await stack.enter_async_context(audio.running(network.listening(world.hub_port)))
     config, status = folder / f"{node}.yaml", folder / f"{node}-devices.json"
     config.write_text(configs.hamlet_yaml(node, seed), encoding="utf-8")
     command: tuple[str | Path, ...] = (*network.within, PYTHON, "-m", "simulators", "run", config, "--status", status)
