@@ -45,6 +45,7 @@ class Delivery:
         self._sent: dict[str, int] = {}
         self._uncovered = Uncovered(delivery_log.place)
         self._uncovered.add(delivery_log.held)
+        self._counted: tuple[Positions, int] = {}, 0
         self._listing = Listing()
         self._listed_at = float("-inf")
         self._list_untrue = False
@@ -76,7 +77,9 @@ class Delivery:
 
     def committed_records(self) -> int:
         """Return how many of the records held here the hub has committed."""
-        return sum(map(len, self._log.held.values())) - len(self._uncovered)
+        if self._counted[0] is not self._log.held:
+            self._counted = self._log.held, sum(map(len, self._log.held.values()))
+        return self._counted[1] - len(self._uncovered)
 
     def depth(self) -> Depth:
         """Return how deep the log is."""

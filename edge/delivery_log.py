@@ -83,7 +83,7 @@ class DeliveryLog:
         self._unhanded = {one: ranges & self._held[one] for one, ranges in self._unhanded.items() if one in self._held}
         for day in self._days.values():
             self._tidy(day, self._newest, over=True)
-        self._size = sum(day.size() for day in self._days.values())
+        self._measure()
         return self
 
     def __exit__(
@@ -222,7 +222,7 @@ class DeliveryLog:
             finally:
                 with self._lock:
                     self._pending_instants -= {(one.lineage.stream, one.at) for one in pending if id(one) in written}
-            self._size = sum(day.size() for day in self._days.values())
+            self._measure()
         if self.refused and written:
             self.refused = False
             log.warning("the delivery log in %s can be written again", self._folder)
@@ -255,6 +255,8 @@ class DeliveryLog:
                 end = min(last, exc.last)
             except sqlite3.DatabaseError as exc:
                 if isinstance(exc, sqlite3.OperationalError):
+                    with self._disk:
+                        self._measure()
                     raise
                 self._set_aside(day, f"is damaged ({exc})", f"broken-{self._clock.now_ms()}")
             else:
@@ -336,10 +338,7 @@ class DeliveryLog:
         with self._disk:
             now = self._clock.now_ms()
             absent = {day: _absent(file, missing) for day, file in self._days.items()}
-            days = [
-                Day(day=day, size=file.size(), uncommitted=sum(map(len, absent[day].values())))
-                for day, file in self._days.items()
-            ]
+            days = [Day(day=day, size=file.size(), uncommitted=_count(absent[day])) for day, file in self._days.items()]
             for one in leaving(
                 days,
                 today=_day(now),
@@ -361,7 +360,7 @@ class DeliveryLog:
                 file.unlink()
             held = {lineage.epoch for lineage in self._held}
             self._register.forget_lost(epoch for epoch in under if epoch not in held)
-            self._size = sum(day.size() for day in self._days.values())
+            self._measure()
 
     def _load(self, path: Path) -> None:
         day = DayFile(path, self.log_id)
@@ -396,6 +395,16 @@ class DeliveryLog:
 
     def _order(self, found: Newest) -> tuple[int, int]:
         return self.place(found[0]) or 0, found[1]
+
+    def _measure(self) -> None:
+        """Add up what is on disk; what somebody removed is not claimed any longer."""
+        sizes = {name: day.size() for name, day in self._days.items()}
+        for name in [name for name, size in sizes.items() if not size]:
+            day = self._days.pop(name)
+            log.error("%s is gone though nobody here removed it, with %s records", day.path, _count(day.spans))
+            day.unlink()
+            self._stop_claiming(day.spans)
+        self._size = sum(sizes.values())
 
     def _set_aside(self, day: DayFile, why: str, mark: str) -> None:
         with self._disk:
@@ -475,6 +484,10 @@ def _positions(records: Iterable[Record]) -> dict[Lineage, RangeSet]:
     for one in records:
         found[one.lineage] = found.get(one.lineage, EMPTY).add(one.offset, one.offset)
     return found
+
+
+def _count(positions: Positions) -> int:
+    return sum(map(len, positions.values()))
 
 
 def _absent(file: DayFile, missing: Missing) -> Positions:

@@ -1,6 +1,7 @@
 """The accounts between a log and its hub: what is owed, what waits, what the floor has done with."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from contract.catalog import CATALOG, Kind
 from contract.delivery import FIRST_WINDOW_BYTES, MOST_HELD, Committed, Ledger
 from contract.metrics import Sample
 from contract.positions import Lineage, RangeSet
+from edge.day_file import DayFile
 from edge.delivery import LIST_AGAIN_EVERY, Delivery
 from edge.delivery_log import DeliveryLog
 from edge.lanes import FIRST_PATIENCE, MESSAGE_BYTES
@@ -33,6 +35,19 @@ def lived(folder: Path, clock: Any, lives: int) -> list[int]:
             write(log, clock)
             epochs.append(log.epoch)
     return epochs
+
+
+def written(folder: Path, clock: Any, lives: int) -> list[int]:
+    """As `lived`, in one go: what so many starts leave on the card."""
+    with DeliveryLog(folder, clock) as log:
+        write(log, clock)
+        (record,) = log.read(lineage(log), 0, 0, 10**6)
+        epochs = [(one << 32) + 7 for one in range(1000, 1000 + lives)]
+        day = DayFile(folder / "2020-01-01.db", log.log_id)
+    day.write([replace(record, lineage=replace(record.lineage, epoch=epoch)) for epoch in epochs])
+    day.fold({})
+    day.seal()
+    return [log.epoch, *epochs]
 
 
 def lineage(log: DeliveryLog, epoch: int | None = None, stream: str = "probe") -> Lineage:
@@ -161,7 +176,7 @@ def test_a_hub_from_a_backup_with_an_earlier_floor_makes_them_owed_and_named_aga
 def test_history_of_lives_that_no_birth_has_named_waits_but_that_of_the_running_one_does_not(
     tmp_path: Path, clock: Any
 ) -> None:
-    epochs = lived(tmp_path, clock, MOST_HELD + 3)
+    epochs = written(tmp_path, clock, MOST_HELD + 2)
     with DeliveryLog(tmp_path, clock) as log:
         write(log, clock)
         delivery = Delivery(log, clock)
@@ -186,7 +201,7 @@ def drain(delivery: Delivery) -> list[int]:
 
 
 def test_after_four_hundred_starts_a_birth_stays_bounded_and_all_is_delivered(tmp_path: Path, clock: Any) -> None:
-    epochs = lived(tmp_path, clock, 400)
+    epochs = written(tmp_path, clock, 399)
     with DeliveryLog(tmp_path, clock) as log:
         delivery = Delivery(log, clock)
         has: dict[int, int] = {}
@@ -242,7 +257,7 @@ def test_how_deep_the_log_is_and_since_when(log: DeliveryLog, clock: Any) -> Non
 
 
 def test_what_is_asked_at_each_tick_does_not_cost_more_when_the_log_is_long(tmp_path: Path, clock: Any) -> None:
-    epochs = lived(tmp_path, clock, 60)
+    epochs = written(tmp_path, clock, 400)
     with DeliveryLog(tmp_path, clock) as log:
         delivery = Delivery(log, clock)
         delivery.list_held()

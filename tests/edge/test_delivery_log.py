@@ -282,6 +282,43 @@ def test_a_damaged_piece_costs_its_own_records_and_is_counted(tmp_path: Path, cl
         assert log.read(lineage, last + 1, 1999, 10**6)
 
 
+def test_days_that_somebody_removed_are_not_claimed_and_the_log_works_on(tmp_path: Path, clock: Any) -> None:
+    now = clock.now_ms()
+    with DeliveryLog(tmp_path, clock) as log:
+        for at in (now - DAY, now):
+            log.append("probe", at, ph(at), KNOWN)
+            log.commit()
+        lineage = Lineage(log.log_id, log.epoch, "probe")
+        for file in tmp_path.glob("????-??-??.db*"):
+            file.unlink()
+        with pytest.raises(sqlite3.OperationalError):
+            log.read(lineage, 0, 1, 10**6)
+        assert log.held == {}
+        assert log.take_changes()[2] == {lineage: RangeSet([(0, 1)])}
+        log.append("probe", now + 1, ph(now + 1), KNOWN)
+        log.commit()
+        assert records(log) == [now + 1]
+    with DeliveryLog(tmp_path, clock) as log:
+        assert records(log) == [now + 1]
+
+
+def test_a_clock_set_back_a_day_goes_on_in_the_day_it_names(tmp_path: Path, clock: Any) -> None:
+    now = clock.now_ms()
+    with DeliveryLog(tmp_path, clock) as log:
+        for back in (1, 0, 1, 0, 1):
+            clock.wall = now - back * DAY
+            at = log.append("probe", clock.now_ms(), ph(now), KNOWN).at
+            assert at >= clock.now_ms()
+            log.commit()
+        assert len(set(records(log))) == 5
+        lineage = Lineage(log.log_id, log.epoch, "probe")
+        assert log.held == {lineage: RangeSet([(0, 4)])}
+        assert [one.offset for one in log.read(lineage, 0, 4, 10**6)] == [0, 1], "instants go back: another message"
+        assert [one.offset for one in log.read(lineage, 2, 4, 10**6)] == [2, 3]
+    with DeliveryLog(tmp_path, clock) as log:
+        assert len(set(records(log))) == 5
+
+
 def test_a_lost_register_begins_a_new_log_with_new_numbers(tmp_path: Path, clock: Any) -> None:
     with DeliveryLog(tmp_path, clock) as log:
         log.append("probe", 1000, ph(1000), KNOWN)
