@@ -47,6 +47,7 @@ class Delivery:
         self._uncovered.add(delivery_log.held)
         self._counted: tuple[Positions, int] = {}, 0
         self._listing = Listing()
+        self._named: frozenset[int] = frozenset()
         self._listed_at = float("-inf")
         self._list_untrue = False
         self.floor: int | None = None
@@ -153,6 +154,7 @@ class Delivery:
         told = self._listing = listing.listing(
             (log.held, log.lost), running=log.epoch, floor=self.floor, most=MOST_HELD, place=log.place
         )
+        self._named = frozenset(told.epochs)
         return Held(
             log=log.log_id,
             epoch=log.epoch,
@@ -173,21 +175,23 @@ class Delivery:
         if not room:
             return None
         queued = self._queued()
-        for lineage, ranges in self._waiting_for_nothing():
+        for lineage, ranges in self._sendable():
             missing = ranges - self._flying.get(lineage, EMPTY) - queued.get(lineage, EMPTY)
             for first, last in missing:
                 return Owed(lineage=lineage, first=first, last=last, most_bytes=room)
         return None
 
-    def _waiting_for_nothing(self) -> Iterator[tuple[Lineage, RangeSet]]:
-        """Yield what is uncovered, oldest first, without the epochs that no birth named yet."""
-        running = self._log.place(self._log.epoch) or 0
-        for place, lineage, ranges in self._uncovered.from_place(0):
-            if listing.waits(lineage.epoch, self._listing, running=self._log.epoch, place=self._log.place):
-                break
-            if place < running:
-                yield lineage, ranges
-        for _, lineage, ranges in self._uncovered.from_place(running):
+    def _sendable(self) -> Iterator[tuple[Lineage, RangeSet]]:
+        """Yield what is uncovered of the epochs that the last birth named, oldest first, then of the running one."""
+        place, named = self._log.place, self._listing.epochs
+        if named:
+            last = place(named[-1]) or 0
+            for where, lineage, ranges in self._uncovered.from_place(place(named[0]) or 0):
+                if where > last:
+                    break
+                if lineage.epoch in self._named:
+                    yield lineage, ranges
+        for _, lineage, ranges in self._uncovered.from_place(place(self._log.epoch) or 0):
             yield lineage, ranges
 
     def next_unhanded(self) -> Owed | None:

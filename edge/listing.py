@@ -80,11 +80,6 @@ def part(positions: Positions, epochs: Sequence[int]) -> Positions:
     return {lineage: positions[lineage] for lineage in chosen}
 
 
-def waits(epoch: int, told: Listing, *, running: int, place: Place) -> bool:
-    """Return whether history of an epoch must not be sent yet, because the last birth did not name it."""
-    return told.cut and epoch != running and (place(epoch) or 0) > (place(told.epochs[-1]) or 0)
-
-
 def list_again(told: Listing, floor: int | None, place: Place) -> bool:
     """Return whether the node must be born again to name other epochs, now that the hub's floor is `floor`.
 

@@ -134,6 +134,7 @@ def test_under_the_floor_everything_counts_as_committed_and_above_it_nothing_doe
     first, second, third = lived(tmp_path, clock, 3)
     with DeliveryLog(tmp_path, clock) as log:
         delivery = Delivery(log, clock)
+        delivery.list_held()
         delivery.answered(ledger(log, (second, 0, 0), floors=(second,)))
         assert delivery.floor == second
         assert delivery.uncommitted_records() == 1
@@ -163,10 +164,12 @@ def test_a_hub_from_a_backup_with_an_earlier_floor_makes_them_owed_and_named_aga
         assert (held.floor, held.positions) == (third, {})
         delivery.answered(ledger(log, (first, 0, 0), floors=(first,)))
         assert delivery.must_list_again()
+        assert delivery.next_owed() is None, "the hub takes nothing of a life that no birth has named"
         held = delivery.list_held()
         assert held.floor == first
         assert {one.epoch for one in held.positions} == {second, third}
         assert delivery.uncommitted_records() == 2
+        assert delivery.next_owed() is not None
         delivery.answered(ledger(log))
         assert delivery.must_list_again()
         assert delivery.list_held().floor is None

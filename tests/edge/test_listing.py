@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.positions import Lineage, Positions, RangeSet
-from edge.listing import MOST_RANGES, Listing, binding, list_again, listing, part, waits
+from edge.listing import MOST_RANGES, Listing, binding, list_again, listing, part
 
 RUNNING = 1000
 
@@ -36,13 +36,6 @@ def test_a_list_begins_after_the_floor_and_says_so() -> None:
 def test_what_does_not_fit_waits_until_the_floor_has_reached_the_last_one_named() -> None:
     told = listing([held(10, 20, 30, 40)], running=RUNNING, floor=None, most=2, place=place)
     assert told == Listing(epochs=(40, 10), cut=True)
-    assert [waits(one, told, running=RUNNING, place=place) for one in (40, 10, 30, 20, RUNNING)] == [
-        False,
-        False,
-        True,
-        True,
-        False,
-    ]
     assert not list_again(told, None, place)
     assert not list_again(told, 40, place)
     assert list_again(told, 10, place)
