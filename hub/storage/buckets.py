@@ -4,7 +4,8 @@ Spans are given by their edges: `count` + 1 instants, each span from one edge up
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,19 +57,36 @@ def buckets(at: Instants, value: Numbers, good: NDArray[np.bool_], *, edges: Ins
     last[which] = values
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(covered > 0, integral / covered, np.nan)
-    return Buckets(
-        at=edges[:-1].tolist(),
-        count=counts.tolist(),
-        minimum=_or_none(low),
-        maximum=_or_none(high),
-        mean=_or_none(mean),
-        first=_or_none(first),
-        last=_or_none(last),
-        covered_seconds=(covered / 1000).tolist(),
-    )
+    columns = {"count": counts, "minimum": low, "maximum": high, "mean": mean, "first": first, "last": last}
+    return _told(edges, {**columns, "covered": covered})
 
 
-def buckets_of(rollups: dict[str, NDArray[np.float64]], owner: Instants, owners: int, edges: Instants) -> list[Buckets]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """Buckets of several owners as columns, a row for each owner; NaN for nothing."""
+
+    edges: Instants
+    count: Numbers
+    minimum: Numbers
+    maximum: Numbers
+    mean: Numbers
+    first: Numbers
+    last: Numbers
+    covered: Numbers
+
+    def of(self, owner: int) -> Buckets:
+        """Return one owner's buckets."""
+        return _told(self.edges, {name: getattr(self, name)[owner] for name in _COLUMNS})
+
+    def mean_of(self, owners: Sequence[int]) -> Buckets:
+        """Return the mean over some owners, each counting once wherever it measured."""
+        return _mean(self.edges, {name: getattr(self, name)[owners] for name in _COLUMNS})
+
+
+_COLUMNS = ("count", "minimum", "maximum", "mean", "first", "last", "covered")
+
+
+def spans_of(rollups: Mapping[str, Numbers], owner: Instants, owners: int, edges: Instants) -> Spans:
     """Return the spans of each owner from its rollups, in time order, none of which crosses an edge.
 
     `rollups` has columns at, count, minimum, maximum, first, last, integral and covered (ms), NaN for nothing.
@@ -83,31 +101,27 @@ def buckets_of(rollups: dict[str, NDArray[np.float64]], owner: Instants, owners:
     def total(name: str) -> Numbers:
         return np.bincount(where, weights=column[name], minlength=cells).astype(np.float64)
 
-    low, high = np.full(cells, np.inf), np.full(cells, -np.inf)
-    some = column["count"] > 0
-    at_some = where[some]
-    np.minimum.at(low, at_some, column["minimum"][some])
-    np.maximum.at(high, at_some, column["maximum"][some])
+    low, high = np.full(cells, np.nan), np.full(cells, np.nan)
     first, last = np.full(cells, np.nan), np.full(cells, np.nan)
-    first[at_some[::-1]] = column["first"][some][::-1]
-    last[at_some] = column["last"][some]
+    some = column["count"] > 0
+    of_some = where[some]
+    np.fmin.at(low, of_some, column["minimum"][some])
+    np.fmax.at(high, of_some, column["maximum"][some])
+    first[of_some[::-1]] = column["first"][some][::-1]
+    last[of_some] = column["last"][some]
     covered = total("covered")
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(covered > 0, total("integral") / covered, np.nan)
-    counts = total("count").astype(np.int64)
-    return [
-        Buckets(
-            at=edges[:-1].tolist(),
-            count=counts[part].tolist(),
-            minimum=_or_none(low[part]),
-            maximum=_or_none(high[part]),
-            mean=_or_none(mean[part]),
-            first=_or_none(first[part]),
-            last=_or_none(last[part]),
-            covered_seconds=(covered[part] / 1000).tolist(),
-        )
-        for part in (slice(one * count, one * count + count) for one in range(owners))
-    ]
+    found = {
+        "count": total("count"),
+        "minimum": low,
+        "maximum": high,
+        "mean": mean,
+        "first": first,
+        "last": last,
+        "covered": covered,
+    }
+    return Spans(edges=edges, **{name: one.reshape(owners, count) for name, one in found.items()})
 
 
 def one_after_another(parts: Sequence[Buckets]) -> Buckets:
@@ -117,23 +131,30 @@ def one_after_another(parts: Sequence[Buckets]) -> Buckets:
 
 def mean_of(devices: Sequence[Buckets]) -> Buckets:
     """Return the mean over some devices' buckets of the same spans, each device counting once wherever it measured."""
+    columns = {name: np.array([getattr(one, name) for one in devices], dtype=np.float64) for name in _COLUMNS[:-1]}
+    columns["covered"] = np.array([one.covered_seconds for one in devices], dtype=np.float64) * 1000
+    return _mean(np.array([*devices[0].at, 0], dtype=np.int64), columns)
 
-    def column(name: str) -> Numbers:
-        return np.array([getattr(one, name) for one in devices], dtype=np.float64)
 
+def _mean(edges: Instants, columns: Mapping[str, Numbers]) -> Buckets:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a bucket in which no device measured
-        mean, first, last = (np.nanmean(column(name), axis=0) for name in ("mean", "first", "last"))
-        low, high = np.nanmin(column("minimum"), axis=0), np.nanmax(column("maximum"), axis=0)
+        means = {name: np.nanmean(columns[name], axis=0) for name in ("mean", "first", "last")}
+        low, high = np.nanmin(columns["minimum"], axis=0), np.nanmax(columns["maximum"], axis=0)
+    sums = {name: columns[name].sum(axis=0) for name in ("count", "covered")}
+    return _told(edges, {**means, **sums, "minimum": low, "maximum": high})
+
+
+def _told(edges: Instants, columns: Mapping[str, Numbers]) -> Buckets:
     return Buckets(
-        at=devices[0].at,
-        count=column("count").sum(axis=0).astype(np.int64).tolist(),
-        minimum=_or_none(low),
-        maximum=_or_none(high),
-        mean=_or_none(mean),
-        first=_or_none(first),
-        last=_or_none(last),
-        covered_seconds=column("covered_seconds").sum(axis=0).tolist(),
+        at=edges[:-1].tolist(),
+        count=columns["count"].astype(np.int64).tolist(),
+        minimum=_or_none(columns["minimum"]),
+        maximum=_or_none(columns["maximum"]),
+        mean=_or_none(columns["mean"]),
+        first=_or_none(columns["first"]),
+        last=_or_none(columns["last"]),
+        covered_seconds=(columns["covered"] / 1000).tolist(),
     )
 
 

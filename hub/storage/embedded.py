@@ -221,7 +221,7 @@ class EmbeddedStore:
             edges = rolled_edges(start, end, count)
         with self._snapshot() as snapshot:
             if rolled and not (edges % MINUTES_MS).any():
-                return self._long.buckets(snapshot, [series], edges)[0]
+                return self._long.spans(snapshot, [series], edges).of(0)
             found = []
             for first, last in _runs(edges, RAW_AT_ONCE_MS):
                 what = wanted(series, int(edges[first]) - hold_ms, int(edges[last]), [0] * len(series))
@@ -261,13 +261,16 @@ class EmbeddedStore:
                 devices.setdefault(one.key, []).append(number)
         keys = sorted(devices)
         edges = rolled_edges(start, end, count)
+        by_group = {
+            group: [place for place, _ in several]
+            for group, several in itertools.groupby(enumerate(keys), key=lambda each: each[1].group)
+        }
         if hold_ms != self._hold_ms(metric) or (end - start) // count < MINUTES_MS:
-            found = [self.buckets(key, metric, start, end, count, hold_ms) for key in keys]
-        else:
-            with self._snapshot() as snapshot:
-                found = self._long.buckets(snapshot, [devices[key] for key in keys], edges)
-        by_group = itertools.groupby(zip(keys, found, strict=True), key=lambda each: each[0].group)
-        return {group: mean_of([one for _, one in several]) for group, several in by_group}
+            exact = [self.buckets(key, metric, start, end, count, hold_ms) for key in keys]
+            return {group: mean_of([exact[place] for place in several]) for group, several in by_group.items()}
+        with self._snapshot() as snapshot:
+            spans = self._long.spans(snapshot, [devices[key] for key in keys], edges)
+        return {group: spans.mean_of(several) for group, several in by_group.items()}
 
     def stats(self) -> Stats:
         quarantined, events = self._books.held_back()
@@ -342,7 +345,8 @@ class EmbeddedStore:
     def _holds(self, series: NDArray[np.int32]) -> NDArray[np.int64]:
         names = self._books.all_series()
         if len(self._hold_of) <= len(names):
-            self._hold_of = np.array([0, *(self._hold_ms(one.metric) for one in names)], dtype=np.int64)
+            hold_of = {metric: self._hold_ms(metric) for metric in {one.metric for one in names}}
+            self._hold_of = np.array([0, *(hold_of[one.metric] for one in names)], dtype=np.int64)
         return self._hold_of[series]
 
     @contextmanager

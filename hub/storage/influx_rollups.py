@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from contract.catalog import report_seconds
 from contract.metrics import Quality
 from hub.devices import DeviceKey, NodeKey
-from hub.storage.buckets import buckets_of
+from hub.storage.buckets import spans_of
 from hub.storage.flux import Points
 from hub.storage.influx_samples import numbers
 from hub.storage.line_protocol import Place
@@ -110,7 +110,7 @@ def in_spans(parts: Sequence[Mapping[str, NDArray[np.float64]]], edges: NDArray[
     whole = {name: np.concatenate([one[name] for one in parts]) for name in ("at", *_COLUMNS)}
     order = np.argsort(whole["at"], kind="stable")
     rollups = {name: one[order] for name, one in whole.items()}
-    return buckets_of(rollups, np.zeros(len(order), dtype=np.int64), 1, edges)[0]
+    return spans_of(rollups, np.zeros(len(order), dtype=np.int64), 1, edges).of(0)
 
 
 def spans(

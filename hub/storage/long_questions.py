@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hub.storage.buckets import buckets_of
+from hub.storage.buckets import Spans, spans_of
 from hub.storage.order import in_order
 from hub.storage.questions import Questions, Snapshot, wanted
 from hub.storage.rollups import HOURS_MS, MINUTES_MS, roll
 from hub.storage.sealing import Holds, walk
 from hub.storage.segments import Kind
-from hub.storage.timeseries import STREAM_GAP_MS, Buckets
+from hub.storage.timeseries import STREAM_GAP_MS
 
 WIDTHS = {Kind.MINUTES: MINUTES_MS, Kind.HOURS: HOURS_MS}
 
@@ -56,7 +56,7 @@ class LongQuestions:
         rows = pa.concat_tables(found).combine_chunks()
         return rows.take(pa.array(in_order(rows["series"].to_numpy(), rows["at"].to_numpy())))
 
-    def buckets(self, snapshot: Snapshot, owners: Sequence[Sequence[int]], edges: Whole) -> list[Buckets]:
+    def spans(self, snapshot: Snapshot, owners: Sequence[Sequence[int]], edges: Whole) -> Spans:
         """Return for each owner, which is some series, its spans; edges are multiples of a rollup's width."""
         kind = Kind.HOURS if not (edges % HOURS_MS).any() else Kind.MINUTES
         owner_of = {one: number for number, several in enumerate(owners) for one in several}
@@ -65,7 +65,7 @@ class LongQuestions:
         lookup = np.zeros(max(owner_of, default=0) + 1, dtype=np.int64)
         lookup[list(owner_of)] = list(owner_of.values())
         columns = {name: rows[name].to_numpy().astype(np.float64) for name in _NUMBERS[2:]}
-        return buckets_of({**columns, "at": rows["at"].to_numpy()}, lookup[series], len(owners), edges)
+        return spans_of({**columns, "at": rows["at"].to_numpy()}, lookup[series], len(owners), edges)
 
     def claims(
         self, snapshot: Snapshot, series: Sequence[int], start: int, end: int

@@ -17,7 +17,6 @@ _ROW = np.dtype(
         ("number", np.float64),
         ("integer", np.int64),
         ("whole", np.bool_),
-        ("text", np.object_),
         ("quality", np.int16),
         ("flags", np.uint8),
     ]
@@ -29,6 +28,7 @@ class NewestValues:
 
     def __init__(self) -> None:
         self._rows = _blank(1024)
+        self._text = np.full(1024, None, dtype=np.object_)
 
     def take(self, table: pa.Table) -> None:
         """Take samples in the order of their commit; of equal instants the last stands."""
@@ -37,22 +37,28 @@ class NewestValues:
             return
         highest = int(series.max())
         if highest >= len(self._rows):
-            self._rows = np.concatenate([self._rows, _blank(2 * highest - len(self._rows))])
-        rows = self._rows
-        np.maximum.at(rows["at"], series, at)
-        wins = np.flatnonzero(at == rows["at"][series])
-        # Of several winners of one series the last in order is assigned last.
-        where = series[wins]
+            more = 2 * highest - len(self._rows)
+            self._rows = np.concatenate([self._rows, _blank(more)])
+            self._text = np.concatenate([self._text, np.full(more, None, dtype=np.object_)])
+        known = self._rows["at"]
+        wins = np.flatnonzero(at >= known[series])
+        known[series[wins]] = at[wins]  # of several of one series the last is assigned last
+        if (at[wins] > known[series[wins]]).any():  # and need not be the greatest
+            np.maximum.at(known, series, at)
+        wins = wins[at[wins] == known[series[wins]]]
         number, integer, text = table["number"], table["integer"], table["text"]
-        rows["number"][where] = number.to_numpy()[wins] if number.null_count < len(series) else np.nan
+        rows = np.empty(len(wins), dtype=_ROW)
+        rows["at"] = at[wins]
+        rows["number"] = number.to_numpy()[wins] if number.null_count < len(series) else np.nan
+        rows["whole"], rows["integer"] = False, 0
         if integer.null_count < len(series):
-            rows["integer"][where] = integer.fill_null(0).to_numpy()[wins]
-            rows["whole"][where] = integer.is_valid().to_numpy()[wins]
-        else:
-            rows["whole"][where] = False
-        rows["text"][where] = text.to_numpy()[wins] if text.null_count < len(series) else None
-        rows["quality"][where] = table["quality"].to_numpy()[wins]
-        rows["flags"][where] = table["flags"].to_numpy()[wins]
+            rows["integer"] = integer.fill_null(0).to_numpy()[wins]
+            rows["whole"] = integer.is_valid().to_numpy()[wins]
+        rows["quality"] = table["quality"].to_numpy()[wins]
+        rows["flags"] = table["flags"].to_numpy()[wins]
+        where = series[wins]
+        self._rows[where] = rows
+        self._text[where] = text.to_numpy()[wins] if text.null_count < len(series) else None
 
     def table(self) -> pa.Table:
         """Return a row for each series that has a sample, columns as COLUMNS."""
@@ -63,7 +69,7 @@ class NewestValues:
             pa.array(rows["at"]),
             pa.array(rows["number"], mask=np.isnan(rows["number"])),
             pa.array(rows["integer"], mask=~rows["whole"]),
-            pa.array(rows["text"], pa.string()),
+            pa.array(self._text[which], pa.string()),
             pa.array(rows["quality"]),
             pa.array(rows["flags"] & ~np.uint8(CONFLICT_BIT)),
         ]
@@ -72,5 +78,5 @@ class NewestValues:
 
 def _blank(size: int) -> NDArray[np.void]:
     rows = np.zeros(size, dtype=_ROW)
-    rows["at"], rows["number"], rows["text"] = _NEVER, np.nan, None
+    rows["at"], rows["number"] = _NEVER, np.nan
     return rows

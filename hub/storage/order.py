@@ -34,6 +34,8 @@ def in_order(series: NDArray[np.int32], at: NDArray[np.int64]) -> Indices:
 def distinct(table: pa.Table, key: str = "series") -> pa.Table:
     """Return the rows of a table ordered by `key` and instant, of each the one of greatest `row`, conflicts marked."""
     table = table.combine_chunks()
+    if _is_distinct(table, key):
+        return table
     order, stands = _standing(table, key)
     kept = table.take(pa.array(order[stands]))
     if stands.all():
@@ -51,6 +53,8 @@ def distinct(table: pa.Table, key: str = "series") -> pa.Table:
 def newest(table: pa.Table) -> pa.Table:
     """Return the rows of a table ordered by series and instant, of each the one of greatest `row`."""
     table = table.combine_chunks()
+    if _is_distinct(table, "series"):
+        return table
     order, stands = _standing(table, "series")
     return table.take(pa.array(order[stands]))
 
@@ -75,6 +79,12 @@ def marked_as_conflicts(table: pa.Table, which: NDArray[np.bool_]) -> pa.Table:
 def conflicts(table: pa.Table) -> int:
     """Return how many rows of a table carry the mark."""
     return int(np.count_nonzero(table["flags"].to_numpy() & CONFLICT_BIT))
+
+
+def _is_distinct(table: pa.Table, key: str) -> bool:
+    """Return whether rows are in order already, as those of one segment are."""
+    series, at = table[key].to_numpy(), table["at"].to_numpy()
+    return bool(((series[1:] > series[:-1]) | ((series[1:] == series[:-1]) & (at[1:] > at[:-1]))).all())
 
 
 def _standing(table: pa.Table, key: str) -> tuple[Indices, NDArray[np.bool_]]:

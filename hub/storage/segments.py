@@ -187,14 +187,17 @@ def sync_folder(folder: Path) -> None:
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
     # Instants are shared by a device's metrics: zstd finds that in split bytes, not in deltas.
-    encodings = {"series": "DELTA_BINARY_PACKED", "at": "BYTE_STREAM_SPLIT"}
-    plain = {field.name for field in schema if pa.types.is_floating(field.type)}
-    dictionaries = [name for name in schema.names if name not in encodings and name not in plain]
+    encodings = {
+        field.name: "BYTE_STREAM_SPLIT" if field.type == pa.int64() else "PLAIN"
+        for field in schema
+        if field.type in {pa.int64(), pa.float64()} and field.name not in {"integer", "row"}
+    } | {"series": "DELTA_BINARY_PACKED"}
+    dictionaries = [name for name in schema.names if name not in encodings]
     return pq.ParquetWriter(
         file,
         schema,
         compression="zstd",
         compression_level=3,
         use_dictionary=dictionaries,
-        column_encoding={**encodings, **dict.fromkeys(plain, "PLAIN")},
+        column_encoding=encodings,
     )

@@ -22,6 +22,8 @@ SCHEMA = pa.schema(
 )
 
 
+_JOINED, _MOST_JOINED = 8, 250_000
+
 FIRST_ROW = 1 << 40
 """Rows of the tail are numbered from here, above every generation of sealed ones."""
 
@@ -54,11 +56,14 @@ def unpacked(blob: bytes, first_row: int) -> pa.Table:
 
 
 def joined(tail: tuple[pa.Table, ...]) -> tuple[pa.Table, ...]:
-    """Return the tail with its youngest tables joined, so that their number grows with the logarithm of the rows."""
+    """Return the tail with its youngest tables joined where they are small: few tables, and few rows copied often."""
     tables = list(tail)
-    while len(tables) > 1 and tables[-2].num_rows <= 2 * tables[-1].num_rows:
-        young = tables.pop()
-        tables[-1] = pa.concat_tables([tables[-1], young]).combine_chunks()
+    while (
+        len(tables) >= _JOINED
+        and tables[-_JOINED].num_rows <= _JOINED * tables[-1].num_rows
+        and sum(map(len, tables[-_JOINED:])) <= _MOST_JOINED
+    ):
+        tables[-_JOINED:] = [pa.concat_tables(tables[-_JOINED:]).combine_chunks()]
     return tuple(tables)
 
 
