@@ -85,6 +85,16 @@ class InfluxQuestions:
             found.append(samples(place, _of_one(self._points(f"{asked} |> limit(n: {most})"))))
         return latest(found, most) if found else COLUMNS.empty_table()
 
+    def stood(self, key: DeviceKey, metrics: Collection[str], start: int, end: int) -> Mapping[tuple[str, int], Value]:
+        """Return what is stored of a device's metrics in [start, end), by metric and instant."""
+        wanted = {one: self._places_of(self._books.numbers(key, one)) for one in metrics}
+        found: dict[tuple[str, int], Value] = {}
+        for metric, table in self._of_device(key, wanted, start, end).items():
+            columns = table.to_pydict()
+            values = map(value, columns["number"], columns["integer"], columns["text"])
+            found |= {(metric, at): told for at, told in zip(columns["at"], values, strict=True)}
+        return found
+
     def raw(self, key: DeviceKey, metric: str, start: int, end: int, most: int) -> Raw:
         """Return a page of a series."""
         columns = self.samples(key, metric, start, end, most).to_pydict()
@@ -241,19 +251,35 @@ class InfluxQuestions:
     def availability(
         self, devices: Collection[DeviceKey], start: int, end: int
     ) -> Mapping[DeviceKey, Sequence[Interval]]:
-        """Return each device's intervals."""
-        silent: dict[NodeKey, list[tuple[int, int]]] = {}
-        found = {}
-        for device in devices:
-            node = device.of_node
+        """Return each device's intervals, from two questions for each edge node."""
+        of_node: dict[NodeKey, list[DeviceKey]] = {}
+        for one in devices:
+            of_node.setdefault(one.of_node, []).append(one)
+        found: dict[DeviceKey, Sequence[Interval]] = {}
+        for node, own in of_node.items():
             stream = DeviceKey(node.group, node.node, "")
-            if node not in silent:
-                silent[node] = silences(stretches(self._heard(stream, start, end)), start, end)
-            claims = self.raw(stream, PRESENCE + device.device, start - CLAIM_LOOKBACK_MS, end, MOST_IN_BUCKETS)
-            told = [
-                (at, str(one) if one is not None else None) for at, one in zip(claims.at, claims.value, strict=True)
-            ]
-            found[device] = intervals(told, silent[node], start, end)
+            silent = silences(stretches(self._heard(stream, start, end)), start, end)
+            claims = self._claims(stream, [one.device for one in own], start - CLAIM_LOOKBACK_MS, end)
+            found |= {one: intervals(claims[one.device], silent, start, end) for one in own}
+        return found
+
+    def _claims(
+        self, stream: DeviceKey, devices: Sequence[str], start: int, end: int
+    ) -> dict[str, list[tuple[int, str | None]]]:
+        """Return when an edge node said what of its devices."""
+        places = {one: self._places_of(self._books.numbers(stream, PRESENCE + one)) for one in devices}
+        fields = sorted({name for several in places.values() for place in several for name in fields_of(place)})
+        if not fields:
+            return {one: [] for one in devices}
+        any_place = next(place for several in places.values() for place in several)
+        points = _of_one(self._points(self._asked(any_place, stream, start, end) + flux.where(_field=fields)))
+        found: dict[str, list[tuple[int, str | None]]] = {}
+        for one, several in places.items():
+            tables = [samples(place, points) for place in several]
+            columns = (latest(tables, MOST_IN_BUCKETS) if tables else COLUMNS.empty_table()).to_pydict()
+            words = map(value, columns["number"], columns["integer"], columns["text"])
+            told = zip(columns["at"], words, strict=True)
+            found[one] = [(at, None if word is None else str(word)) for at, word in told]
         return found
 
     def completeness(self, node: NodeKey, start: int, end: int) -> Completeness:

@@ -29,7 +29,7 @@ from hub.storage.books import Books, Write
 from hub.storage.database import open_database
 from hub.storage.influx_answers import Refusal, Verdict, sift
 from hub.storage.influx_books import BOOKS, SHARD_END, BooksCopy, CopyUnreadable
-from hub.storage.influx_questions import InfluxQuestions, value
+from hub.storage.influx_questions import InfluxQuestions
 from hub.storage.influx_rolling import Rolling, marks_of
 from hub.storage.influx_server import NANOSECONDS, InfluxServer
 from hub.storage.line_protocol import Place, Written, conflict, names, place, write
@@ -55,7 +55,8 @@ LINES = 5_000
 
 MOST_LATE = 1_000
 MOST_LATE_DEVICES = 20
-"""A commit that may replace more samples than this, or of more devices, is not compared with what they replace."""
+MOST_LATE_MS = 86_400_000
+"""A commit that may replace more samples than this, of more devices or more time, is not compared with those."""
 
 AHEAD_MS = 300_000
 """How far a sample's instant may be ahead of its arrival."""
@@ -375,18 +376,20 @@ class InfluxStore:
     def _conflicts(self, written: Written) -> set[tuple[int, int]]:
         """Return the keys whose value differs from the one that is stored, as far as that is looked up."""
         found = set(written.conflicts)
-        late: dict[tuple[DeviceKey, str], list[tuple[int, int, Value]]] = {}
-        for series, at, told in written.late:
-            one = self._books.named(series)
-            late.setdefault((one.key, one.metric), []).append((series, at, told))
-        if len(written.late) > MOST_LATE or len({key for key, _ in late}) > MOST_LATE_DEVICES:
+        late: dict[DeviceKey, list[tuple[int, int, Value]]] = {}
+        for one in written.late:
+            late.setdefault(self._books.named(one[0]).key, []).append(one)
+        if len(written.late) > MOST_LATE or len(late) > MOST_LATE_DEVICES:
             return found
-        for (key, metric), each in late.items():
+        for key, each in late.items():
             first, last = min(at for _, at, _ in each), max(at for _, at, _ in each)
-            columns = self._questions.samples(key, metric, first, last + 1, 10 * MOST_LATE).to_pydict()
-            values = map(value, columns["number"], columns["integer"], columns["text"])
-            before = dict(zip(columns["at"], values, strict=True))
-            found |= {(series, at) for series, at, told in each if at in before and before[at] != told}
+            if last - first > MOST_LATE_MS:
+                continue
+            metrics = {series: self._books.named(series).metric for series, _, _ in each}
+            before = self._questions.stood(key, set(metrics.values()), first, last + 1)
+            for series, at, told in each:
+                if before.get((metrics[series], at), told) != told:
+                    found.add((series, at))
         return found
 
     def _aside(self, refusal: Refusal, batch: Batch, received_at: int) -> Quarantined:
