@@ -11,6 +11,7 @@ from contract.metrics import DataType
 from contract.payload import Payload, WireMetric, encode
 from contract.topics import MessageType, Topic
 from hub import floor, session
+from hub.answers import window_among
 from hub.broker import Broker
 from hub.counters import Counters
 from hub.devices import NodeKey
@@ -20,6 +21,9 @@ from hub.storage.timeseries import TimeSeries
 log = logging.getLogger(__name__)
 
 REBIRTHS_A_SECOND = 20
+MUCH = 500
+"""Records owed beyond which an edge node counts as draining."""
+
 TICK = 0.5
 """Seconds between two looks at who is owed something."""
 
@@ -39,6 +43,7 @@ class Answering:
         self,
         *,
         nodes: Mapping[NodeKey, NodeView],
+        configured: frozenset[NodeKey],
         broker: Broker,
         store: TimeSeries,
         clock: Clock,
@@ -46,6 +51,7 @@ class Answering:
         reorder_seconds: float,
     ) -> None:
         self._nodes = nodes
+        self._configured = configured
         self._broker = broker
         self._store = store
         self._clock = clock
@@ -90,10 +96,16 @@ class Answering:
             rows = self._store.ledger(view.key)
             floors = self._store.floors(view.key).get(view.log, frozenset())
             told = floors if view.held is None else floor.told(floors, view.held, rows)
+            view.answers.window = window_among(self._draining())
             what = view.answers.ledger(rows, view.log, floors=told, closed=standing.closed)
         if self._send(view.key, answer(what, now_ms)):
             view.answers.told(what, now)
             view.acknowledged_at = now_ms
+
+    def _draining(self) -> int:
+        """Return how many edge nodes have much to send, or may have: who was not heard yet counts, it may come next."""
+        unheard = len(self._configured - self._nodes.keys())
+        return unheard + sum(map(_has_much, self._nodes.values()))
 
     def _ask(self, key: NodeKey) -> bool:
         now = self._clock.now_ms()
@@ -106,3 +118,8 @@ class Answering:
 
     def _send(self, key: NodeKey, payload: Payload) -> bool:
         return self._broker.publish(str(Topic(key.group, MessageType.NCMD, key.node)), encode(payload))
+
+
+def _has_much(view: NodeView) -> bool:
+    depth = view.depth.records
+    return view.session.born and view.log is not None and (depth is None or depth > MUCH)

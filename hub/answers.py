@@ -10,6 +10,10 @@ from contract.positions import Lineage, RangeSet
 WINDOW = 256 * 1024
 """Bytes an edge node may have under way uncommitted, history and resends."""
 
+ALL_WINDOWS = 6 * 1024 * 1024
+LEAST_WINDOW = 8 * 1024
+"""What all that have much to send may have under way together: live readings queue behind it, and must not be late."""
+
 COMMITTED_EVERY = 5.0
 LEDGER_EVERY = 60.0
 
@@ -69,11 +73,18 @@ class TimeFaults:
         return self._wrong > min(MOST_WRONG_TIMES, WRONG_TIMES_SHARE * (self._samples + self._wrong))
 
 
+def window_among(draining: int) -> int:
+    """Return the window of each of so many edge nodes that have much to send."""
+    return max(LEAST_WINDOW, min(WINDOW, ALL_WINDOWS // max(draining, 1)))
+
+
 @dataclass(slots=True)
 class Answers:
     """What one edge node is owed. Instants are seconds of the monotonic clock."""
 
     times: TimeFaults = field(default_factory=TimeFaults)
+    window: int = WINDOW
+    """As it was told last, or will be next."""
     _positions: dict[Lineage, list[tuple[int, int]]] = field(default_factory=dict)
     _size: int = 0
     _told: float = float("-inf")
@@ -101,12 +112,12 @@ class Answers:
             return None
         if now >= self._ledger_due:
             return Ledger
-        soon = now - self._told >= COMMITTED_EVERY or self._size >= WINDOW // 2
+        soon = now - self._told >= COMMITTED_EVERY or self._size >= self.window // 2
         return Committed if self._positions and soon else None
 
     def ledger(self, ledger: Mapping[Lineage, RangeSet], log: str, *, floors: frozenset[int], closed: bool) -> Ledger:
         """Return everything committed of one log; `closed` shuts the window to all but live data."""
-        return Ledger(positions=_of_log(ledger, log), floors=floors, window=0 if closed else WINDOW)
+        return Ledger(positions=_of_log(ledger, log), floors=floors, window=0 if closed else self.window)
 
     def news(self, log: str) -> Committed:
         """Return what was committed since the last answer."""

@@ -108,6 +108,7 @@ class Ingest:
         )
         self.answering = Answering(
             nodes=self._nodes,
+            configured=live.configured,
             broker=broker,
             store=store,
             clock=clock,
@@ -430,12 +431,14 @@ class Ingest:
 
     def _committed(self, batch: Batch) -> None:
         """Owe the edge nodes an answer, and raise the floors that this batch lets rise."""
+        told: dict[NodeKey, NodeView] = {}
         rising: dict[NodeKey, NodeView] = {}
         for node, lineage, first, last in batch.committed:
             view = self._nodes.get(node)
             if view is None:
                 continue
             view.answers.committed(lineage, first, last, batch.wire_bytes // len(batch.committed))
+            told[node] = view
             if view.held is not None and lineage.epoch != view.held.epoch:
                 rising[node] = view
         for view in rising.values():
@@ -444,6 +447,9 @@ class Ingest:
             view = self._nodes.get(raised.node)
             if view is not None and log_account.spent(view):
                 view.answers.ledger_wanted()
+        if self._broker.ready:  # whoever filled half its window waits for this
+            for view in told.values():
+                self.answering.answer(view, self.standing())
         if batch.events:
             self._on_events()
 

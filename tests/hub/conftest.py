@@ -25,10 +25,10 @@ NODE = NodeKey("g", "n-01")
 
 @dataclass
 class Line:
-    """Stands where the broker's line would: always ready, keeps what is sent."""
+    """Stands where the broker's line would, and keeps what is sent; not ready, so nothing is answered unasked."""
 
     sent: list[tuple[str, Payload]] = field(default_factory=list)
-    ready: bool = True
+    ready: bool = False
 
     def publish(self, topic: str, payload: bytes) -> bool:
         self.sent.append((topic, decode(payload)))

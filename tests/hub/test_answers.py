@@ -4,7 +4,17 @@ import pytest
 
 from contract.delivery import Committed, Ledger
 from contract.positions import Lineage, RangeSet
-from hub.answers import BETWEEN_LEDGERS, COMMITTED_EVERY, LEDGER_EVERY, WINDOW, Answers, TimeFaults
+from hub.answers import (
+    ALL_WINDOWS,
+    BETWEEN_LEDGERS,
+    COMMITTED_EVERY,
+    LEAST_WINDOW,
+    LEDGER_EVERY,
+    WINDOW,
+    Answers,
+    TimeFaults,
+    window_among,
+)
 
 OURS, OTHERS = Lineage("log", 1, "probe"), Lineage("other", 1, "probe")
 
@@ -34,6 +44,16 @@ def test_news_are_told_every_five_seconds_or_at_half_a_window() -> None:
     assert answers.news("log") == Committed(positions={OURS: RangeSet([(0, 9)])})
     answers.told(answers.news("log"), 1)
     assert answers.due(20, held=False) is None
+
+
+def test_many_that_drain_share_what_may_be_under_way_so_that_live_readings_are_not_late() -> None:
+    assert window_among(0) == window_among(24) == WINDOW
+    assert window_among(80) * 80 <= ALL_WINDOWS
+    assert window_among(100_000) == LEAST_WINDOW, "but nobody stands still"
+    answers = told()
+    answers.window = window_among(80)
+    answers.committed(OURS, 0, 9, answers.window // 2)
+    assert answers.due(1, held=False) is Committed, "half of the window it was told"
 
 
 def test_nothing_is_acknowledged_while_held() -> None:

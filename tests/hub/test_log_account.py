@@ -440,3 +440,16 @@ async def test_five_synchronised_edge_nodes_that_agree_against_the_hub_hold_it(i
     assert intake.answer(doubt=intake.ingest.holding) == []
     await intake.clock.advance(10)
     assert speak(6, ahead=0) == ""
+
+
+async def test_who_filled_half_its_window_is_answered_with_the_commit(intake: Any, make: Any) -> None:
+    intake.line.ready = True
+    intake.births(held=held(epoch(1)))
+    intake.answer()
+    send(intake, make, epoch(1), ago=500)
+    await intake.commit()
+    assert len(intake.line.sent) == 1, "a little waits its five seconds"
+    intake.ingest._nodes[NODE].answers.window = 100
+    send(intake, make, epoch(1), offset=1)
+    await intake.commit()
+    assert len(intake.line.sent) == 2
