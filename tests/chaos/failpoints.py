@@ -108,6 +108,9 @@ async def _edge_kill(world: World, hamlet: Hamlet, lasts: float) -> None:
 
 
 async def _edge_disk_full(world: World, hamlet: Hamlet, lasts: float) -> None:
+    # An agent counts its starts on disk: on a full one it does not start.
+    started = now_ms()
+    await reached(lambda: hamlet.box.status().get("at", 0) > started, BORN_WITHIN)
     process, begin = hamlet.box.process, now_ms()
     since = process.written()
     await asyncio.to_thread(_fill, hamlet.box.state / BALLAST)
