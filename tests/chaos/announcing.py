@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RATE = 16_000
 SECONDS = 1.5
+ATTEMPTS = 8
 QUIETEST, LOUDEST = 5, 79
 """The loudest is what a demonstration's keys allow at most."""
 
@@ -55,16 +56,22 @@ class Announcer:
         self._tone = _tone()
 
     async def announce(self, hamlet: "Hamlet", after: float) -> None:
-        """Announce in a hamlet, so many seconds from now; what the hub does not take is no order."""
+        """Announce in a hamlet, so many seconds from now or when the hub takes it; what it never takes is no order."""
         await asyncio.sleep(after)
+        for _ in range(ATTEMPTS):
+            devices = await self._world.get("/api/devices") or {"devices": []}
+            wanted = configs.speaker(hamlet.node)
+            speaker = next((one["id"] for one in devices["devices"] if one["device"] == wanted), None)
+            if speaker is not None and await self._ask(hamlet, speaker):
+                return
+            await asyncio.sleep(1)
+
+    async def _ask(self, hamlet: "Hamlet", speaker: str) -> bool:
         volume = self._volumes[hamlet.node]
         if volume > LOUDEST:
-            return
+            return False
+        # Never used again: a hub that was killed may have taken the order without saying so.
         self._volumes[hamlet.node] = volume + 1
-        devices = await self._world.get("/api/devices") or {"devices": []}
-        speaker = next((one["id"] for one in devices["devices"] if one["device"] == configs.speaker(hamlet.node)), None)
-        if speaker is None:
-            return
         form = aiohttp.FormData({"speakers": speaker, "volume": str(volume), "why": "chaos"})
         form.add_field("file", self._tone, filename="tone.wav", content_type="audio/wav")
         url = f"http://127.0.0.1:{self._world.hub_port}"
@@ -72,6 +79,8 @@ class Announcer:
             async with self._world.http.post(f"{url}/api/announcements", data=form, headers={"Origin": url}) as answer:
                 if answer.status == 201:
                     self._note(hamlet, (await answer.json())["id"], volume)
+                    return True
+        return False
 
     def _note(self, hamlet: "Hamlet", order: str, volume: int) -> None:
         told = {"order": order, "node": hamlet.node, "speaker": configs.speaker(hamlet.node), "volume": volume}
