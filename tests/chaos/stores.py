@@ -36,7 +36,7 @@ class InfluxStore(Store):
         program = shutil.which("influxd")
         if program is None:
             raise FileNotFoundError("influxd is not installed: put InfluxDB 2.x's server on the path")
-        own = folder / "influx"
+        own = folder / "hub" / "influx"  # on the disk that fills up
         own.mkdir()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
