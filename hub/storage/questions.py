@@ -54,11 +54,11 @@ def wanted(
 class Questions:
     """DuckDB over snapshots; a cursor of its own for each question. Open and close it with the store."""
 
-    def __init__(self, folder: Path, spill: Path, *, memory_limit: str, threads: int) -> None:
+    def __init__(self, folder: Path, spill: Path) -> None:
         self._folder = folder
         self._limits: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": memory_limit,
-            "threads": threads,
+            "memory_limit": "256MB",
+            "threads": 2,
             "temp_directory": str(spill),
         }
 
