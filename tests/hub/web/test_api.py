@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jsonschema
 import pytest
 
 from contract.metrics import DataType
@@ -134,3 +135,40 @@ async def test_the_api_describes_itself(client: Any) -> None:
     history = paths["/api/devices/{id}/history"]["get"]
     assert {"metric", "from", "to", "buckets"} <= {one["name"] for one in history["parameters"]}
     assert "application/problem+json" in history["responses"]["default"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/api/devices", "?limit=2"),
+        ("/api/devices/{id}", ""),
+        ("/api/devices/{id}/history", "?metric=Water/pH&limit=1"),
+        ("/api/devices/{id}/history", "?metric=Water/pH&buckets=3"),
+        ("/api/devices/{id}/history", "?metric=Water/Colour"),
+        ("/api/last", "?limit=1"),
+        ("/api/availability", f"?device={PROBE}"),
+        ("/api/availability", ""),
+        ("/api/communes/{group}/history", "?metric=Water/pH&buckets=2"),
+        ("/api/edge-nodes/{group}/{node}/delivery", ""),
+        ("/api/completeness", "?day=2026-11-24"),
+        ("/api/completeness", "?day=soon"),
+        ("/api/stats", ""),
+        ("/readyz", ""),
+    ],
+)
+async def test_answers_are_as_they_are_described(hub: Any, client: Any, path: str, asked: str) -> None:
+    now = hub.state.hub.clock.now_ms()
+    store(hub, (now - 3000, 7.0), (now - 2000, 7.1), (now - 1000, 8.0))
+    described = (await client.get("/openapi.json")).json()
+    answer = await client.get(path.format(id=PROBE, group="g", node="n-01") + asked)
+    kind = answer.headers["content-type"]
+    responses = described["paths"][path]["get"]["responses"]
+    if kind == "application/problem+json":
+        said = responses["default"]["content"][kind]["schema"]
+    else:
+        said = responses["200"]["content"][kind]["schema"]
+    assert "additionalProperties" not in said
+    jsonschema.validate(answer.json(), {**said, "components": described["components"]})
+    named = said.get("$ref", "").rpartition("/")[2]
+    if named:
+        assert set(answer.json()) <= set(described["components"]["schemas"][named]["properties"])
