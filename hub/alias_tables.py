@@ -58,6 +58,8 @@ class Table:
     """By their length, messages that went the long way without anything to note (hub/templates.py)."""
     state: DeviceState | None = None
     """Whose metrics these are, None where no birth made the table."""
+    newest: int | None = None
+    """The newest instant in any of its slots, None where it must be looked up."""
     lineage: Lineage | None = None
     """What its data came from last: kept, since it is asked for at every message."""
     retired: bool = False

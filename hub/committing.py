@@ -43,7 +43,7 @@ class Committing:
         self._received_at = received_at
         self._committed = committed
         self._lost = lost
-        self._since = 0.0
+        self._since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._under_way = 0
         self._waiting: list[asyncio.Future[bool]] = []
@@ -65,13 +65,13 @@ class Committing:
 
     def filling(self) -> Batch:
         """Return the batch to put something into, its time counted from its first message."""
-        if not self.batch:
+        if self._since is None:
             self._since = self._clock.monotonic()
         return self.batch
 
     def commit_if_due(self) -> None:
         """Begin to commit the batch if it is due and no other is under way."""
-        if not self.batch or (self._task is not None and not self._task.done()):
+        if self._since is None or not self.batch or (self._task is not None and not self._task.done()):
             return
         waited = self._clock.monotonic() - self._since
         if waited < MOST_WAIT and self.batch.samples < MOST_SAMPLES and not self.batch.events:
@@ -98,7 +98,7 @@ class Committing:
                 await self.flush()
 
     def _next(self) -> Batch:
-        batch, self.batch = self.batch, Batch()
+        batch, self.batch, self._since = self.batch, Batch(), None
         self._under_way = batch.wire_bytes
         self._decided, self._waiting = self._waiting, []
         return batch

@@ -5,7 +5,8 @@ message stays in the batch if the message turns out to be unreadable.
 """
 
 import math
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from contract import sparkplug_pb2
@@ -75,6 +76,7 @@ def read_data(
                 learn(table, raw, walk.marks)
     state = live.state(key)
     state.last_seen = received_at
+    table.newest = None
     for entry, at, value, mark in walk.fresh:
         slot = entry.slot
         if slot is not None and at >= slot.at:
@@ -113,18 +115,32 @@ def read_alike(
             continue
         column: Column = getattr(batch, side.column)
         column.series.extend(side.series)
-        column.at.extend([at] * len(values))
+        column.at.extend(array("q", (at,)) * len(values))
         column.value.extend(values)
         column.marks.extend(side.marks)
-        if template.live:
-            shown = [one == 1 for one in values] if side.truths else values
-            for slot, value, mark in zip(side.slots, shown, side.marks, strict=True):
-                if at >= slot.at:
-                    slot.at, slot.value, slot.mark = at, value, mark
+    if template.live:
+        _show(table, template, all_values, at)
     batch.committed.append((view.key, lineage, offset, offset))
     view.accepted[lineage] = accepted.add(offset, offset)
     table.state.last_seen = received_at
     return template, found
+
+
+def _show(table: Table, template: Template, all_values: Sequence[Sequence[Any]], at: int) -> None:
+    """Bring live values into their slots, as far as they are the newest."""
+    if table.newest is None:
+        table.newest = max(entry.slot.at for entry in table.by_name.values() if entry.slot is not None)
+    later, mark = at >= table.newest, template.mark
+    table.newest = max(at, table.newest)
+    for side, values in zip(template.sides, all_values, strict=True):
+        shown = [one == 1 for one in values] if side.truths else values
+        if later and mark is not None:  # as nearly always
+            for slot, value in zip(side.slots, shown, strict=True):
+                slot.at, slot.value, slot.mark = at, value, mark
+            continue
+        for slot, value, own_mark in zip(side.slots, shown, side.marks, strict=True):
+            if at >= slot.at:
+                slot.at, slot.value, slot.mark = at, value, own_mark
 
 
 def speaks_now(view: NodeView, device: str, message: sparkplug_pb2.Payload) -> bool:

@@ -95,6 +95,8 @@ class Template:
         self.samples = len(values)
         self.last_mark = marks[-1]
         self.live = not any(mark & HISTORICAL_BIT for mark in marks)
+        self.mark = marks[0] if len(set(marks)) == 1 else None
+        """What all samples are marked with, None where they differ."""
 
     def read(self, raw: bytes) -> Alike | None:
         """Return what differs in a message of the same length, None if it is not alike."""
@@ -202,12 +204,25 @@ def _after(raw: bytes, start: int) -> tuple[int, int]:
 
 def varint(raw: bytes) -> int:
     """Return the number that these very bytes encode, -1 if they are not one varint of at most 64 bits."""
+    size = len(raw)
+    if size == 1:
+        return raw[0] if raw[0] < 0x80 else -1
+    if size == 2:
+        a, b = raw
+        return a & 0x7F | b << 7 if a > 0x7F > b else -1
+    if size == 3:
+        a, b, c = raw
+        return a & 0x7F | (b & 0x7F) << 7 | c << 14 if a > 0x7F and b > 0x7F > c else -1
+    if size == 6:  # instants, until the year 2109
+        a, b, c, d, e, f = raw
+        if f > 0x7F or not a & b & c & d & e & 0x80:
+            return -1
+        low = a & 0x7F | (b & 0x7F) << 7 | (c & 0x7F) << 14
+        return low | (d & 0x7F) << 21 | (e & 0x7F) << 28 | f << 35
     number = 0
     for byte in reversed(raw):
         number = number << 7 | byte & 0x7F
-    if raw[-1] > 0x7F or number >= _TWO_64 or (len(raw) > 1 and min(raw[:-1]) < 0x80):
-        return -1
-    return number
+    return -1 if raw[-1] > 0x7F or number >= _TWO_64 or min(raw[:-1]) < 0x80 else number
 
 
 _often = lru_cache(maxsize=4096)(varint)
