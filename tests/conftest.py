@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -162,10 +163,11 @@ INFLUX_MISSING = (
 class Influx:
     """A real InfluxDB 2.x: the one the environment names, or `influxd` on a free port with a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.url = os.environ.get("HAMLET_TEST_INFLUX_URL", "")
-        self.token = os.environ.get("HAMLET_TEST_INFLUX_TOKEN", "token-of-a-test")
-        self.org = os.environ.get("HAMLET_TEST_INFLUX_ORG", "hamlet")
+    def __init__(self, folder: Path, *, ours: bool = False) -> None:
+        told = {} if ours else os.environ
+        self.url = told.get("HAMLET_TEST_INFLUX_URL", "")
+        self.token = told.get("HAMLET_TEST_INFLUX_TOKEN", "token-of-a-test")
+        self.org = told.get("HAMLET_TEST_INFLUX_ORG", "hamlet")
         self.ours = not self.url
         self._folder = folder
         self.process: subprocess.Popen[bytes] | None = None
@@ -208,6 +210,14 @@ class Influx:
         """Return a name that no bucket has yet."""
         return f"test-{uuid.uuid4().hex[:12]}"
 
+    def clean(self) -> None:
+        """Take the buckets of tests away from a server that is not ours."""
+        told = json.loads(self._asked(f"/api/v2/buckets?org={self.org}&limit=100"))["buckets"]
+        while ours := [one for one in told if re.fullmatch(r"[a-z]+-[0-9a-f]{12,16}", one["name"])]:
+            for one in ours:
+                self._asked(f"/api/v2/buckets/{one['id']}", method="DELETE")
+            told = json.loads(self._asked(f"/api/v2/buckets?org={self.org}&limit=100"))["buckets"]
+
     def make_bucket(self, name: str) -> None:
         """Make a bucket that keeps for ever."""
         (org,) = json.loads(self._asked(f"/api/v2/orgs?org={self.org}"))["orgs"]
@@ -233,8 +243,9 @@ class Influx:
             else:
                 return
 
-    def _asked(self, path: str, body: object = None) -> bytes:
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode() if body is not None else None)
+    def _asked(self, path: str, body: object = None, method: str | None = None) -> bytes:
+        told_body = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(self.url + path, told_body, method=method)
         request.add_header("Authorization", f"Token {self.token}")
         request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -250,6 +261,8 @@ def influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
     server = Influx(tmp_path_factory.mktemp("influx"))
     server.start()
     yield server
+    if not server.ours:
+        server.clean()
     server.stop()
 
 
@@ -260,7 +273,7 @@ def own_influx(tmp_path: Path) -> Iterator[Influx]:
         pytest.skip(f"{INFLUX_MISSING} (this one needs influxd itself)")
     folder = tmp_path / "influx"
     folder.mkdir()
-    server = Influx(folder)
+    server = Influx(folder, ours=True)
     server.start()
     yield server
     server.stop()

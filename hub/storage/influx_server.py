@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -75,15 +74,6 @@ class InfluxServer:
         except _Told as told:
             raise StoreUnavailable(f"{self.url} does not answer a question: {told.answer.message}") from told
         return answer
-
-    def delete(self, bucket: str, before_ns: int, measurement: str) -> None:
-        """Delete a measurement's points before an instant; raise StoreUnavailable."""
-        start = datetime.fromtimestamp(0, UTC)
-        stop = f"{datetime.fromtimestamp(before_ns // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%S}"
-        with self._said(bucket):
-            self._asker.delete_api().delete(
-                start, f"{stop}.{before_ns % 1_000_000_000:09d}Z", f'_measurement="{measurement}"', bucket, self._org
-            )
 
     def provide(self, retention_seconds: Mapping[str, int]) -> None:
         """Make each bucket that is missing and set how long it keeps, 0 being for ever; raise StoreUnavailable.

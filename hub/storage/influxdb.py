@@ -303,6 +303,7 @@ class InfluxStore:
         seconds = keep * 86_400 if keep else 0
         self._server.provide({self._settings.bucket: seconds, self._settings.rollup_bucket: seconds, delivery: 0})
         asked = flux.span(delivery, 0, SHARD_END) + flux.where(_measurement=BOOKS)
+        asked += ' |> filter(fn: (r) => r._value != "")'  # a row that is gone is not worth its way
         asked += ' |> keep(columns: ["_time", "_measurement", "_field", "_value"])'
         try:
             copied = self._copy.read(flux.tables(self._server.ask(asked)))

@@ -180,7 +180,7 @@ def main() -> None:
         folder = Path(name)
         for one in ("influx", "hub", "embedded", "broker", "telegraf"):
             (folder / one).mkdir()
-        server = server_of(folder / "influx")
+        server = server_of(folder / "influx", ours=True)
         server.start()
         try:
             bare = ingest.in_process(folder / "embedded")

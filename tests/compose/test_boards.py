@@ -74,7 +74,14 @@ def test_every_name_in_a_question_is_the_catalogues() -> None:
 def filled(influx: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a server with an hour of everything the catalogue has, written by the store."""
     names = influx.bucket(), influx.bucket()
-    settings = Settings(url=influx.url, org=influx.org, token=influx.token, bucket=names[0], delivery_bucket=names[1])
+    settings = Settings(
+        url=influx.url,
+        org=influx.org,
+        token=influx.token,
+        bucket=names[0],
+        rollup_bucket=influx.bucket(),
+        delivery_bucket=names[1],
+    )
     kinds: dict[str, Kind] = {kind.value: kind for kind in Kind if kind is not Kind.EDGE_NODE}
     with InfluxStore(tmp_path_factory.mktemp("hub"), settings, lambda key: kinds.get(key.device)) as store:
         made = Batch()

@@ -177,7 +177,14 @@ class Side:
         """Return a store on it, not opened yet."""
         told = {"url": self.server.url, "org": self.server.org, "token": self.server.token}
         settings = Settings(
-            **{**told, "bucket": self.bucket, "delivery_bucket": self.delivery, "write_seconds": 5.0, **changed}
+            **{
+                **told,
+                "bucket": self.bucket,
+                "rollup_bucket": f"rollups-{self.bucket[-12:]}",
+                "delivery_bucket": self.delivery,
+                "write_seconds": 5.0,
+                **changed,
+            }
         )
         return InfluxStore(folder, settings, lambda key: Kind.WATER_PROBE)
 

@@ -90,6 +90,22 @@ def test_a_number_once_given_is_never_given_again_although_its_row_is_gone(real_
         assert another.id == one.id + 1
 
 
+def test_what_is_let_go_of_is_gone_from_the_bucket_too(real_side: Any, tmp_path: Path) -> None:
+    day = 86_400_000
+    with real_side.open(tmp_path, retention_days=60) as store:
+        for number in range(3):
+            store.commit(eventful(store, number), 1000 + number)
+        store.tend(60 * day + 2)  # what was received before 2 goes
+        assert [one.id for one in store.events(0, "e", 9)] == [3]
+        before = books(tmp_path)
+    for one in tmp_path.glob("store.db*"):
+        one.unlink()
+    with real_side.open(tmp_path, retention_days=60) as store:
+        assert books(tmp_path) == before
+        store.commit(eventful(store, 3), 2000)
+        assert [one.id for one in store.events(0, "e", 9)] == [3, 4]
+
+
 def test_a_payload_of_a_mebibyte_survives(real_side: Any, tmp_path: Path) -> None:
     payload = os.urandom(1 << 20)
     with real_side.open(tmp_path) as store:
