@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from contract.clock import Clock
 from contract.delivery import FIRST_WINDOW_BYTES, MOST_HELD, Committed, Held, Ledger
-from contract.positions import EMPTY, Lineage, Positions, RangeSet, union
+from contract.positions import EMPTY, Lineage, Positions, RangeSet, difference, union
 from edge import lanes, listing
 from edge.delivery_log import DeliveryLog
 from edge.listing import Listing
@@ -159,7 +159,8 @@ class Delivery:
             log=log.log_id,
             epoch=log.epoch,
             positions=listing.part(log.held, told.epochs),
-            lost=listing.part(log.lost, told.epochs),
+            # What was let go in good faith is named too: a hub that lost it meanwhile learns what nobody has.
+            lost=listing.part(difference(union(log.lost, log.expired), log.held), told.epochs),
             floor=told.floor,
         )
 

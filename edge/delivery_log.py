@@ -108,6 +108,11 @@ class DeliveryLog:
         return self._register.lost
 
     @property
+    def expired(self) -> Positions:
+        """How far streams went of which days were let go, as positions from the first on."""
+        return self._register.expired
+
+    @property
     def pending(self) -> int:
         """How many records wait for the next commit."""
         return len(self._pending)
@@ -352,6 +357,7 @@ class DeliveryLog:
                         self._budget, one.day, one.uncommitted,
                     )  # fmt: skip
                     self._register.note_lost(absent[one.day], one.uncommitted)
+                self._register.note_expired(self._days[one.day].spans)
                 file = self._days.pop(one.day)
                 with self._lock:
                     self._held = difference(self._held, file.spans)
@@ -361,6 +367,18 @@ class DeliveryLog:
             held = {lineage.epoch for lineage in self._held}
             self._register.forget_lost(epoch for epoch in under if epoch not in held)
             self._measure()
+
+    def give_up_expired(self, missing: Missing) -> None:
+        """Count as lost what went because the hub had it, and what a hub restored from a backup has no more."""
+        with self._disk:
+            absent = ((lineage, missing(lineage, ranges)) for lineage, ranges in self.expired.items())
+            gone = difference(difference(dict(absent), self._held), self.lost)
+            if not gone:
+                return
+            log.error("%d records are gone that a restored hub no longer has", _count(gone))
+            self._register.note_lost(gone, _count(gone))
+            with self._lock:
+                self._damaged = union(self._damaged, gone)
 
     def _load(self, path: Path) -> None:
         day = DayFile(path, self.log_id)

@@ -37,6 +37,12 @@ CREATE TABLE IF NOT EXISTS lost (
     last INTEGER NOT NULL,
     PRIMARY KEY (epoch, stream, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS expired (
+    epoch INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (epoch, stream)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unhanded (
     epoch INTEGER NOT NULL,
     stream TEXT NOT NULL,
@@ -45,6 +51,9 @@ CREATE TABLE IF NOT EXISTS unhanded (
     PRIMARY KEY (epoch, stream, first)
 ) STRICT, WITHOUT ROWID;
 """
+
+MOST_EXPIRED = 4000
+"""Streams and epochs of which it is remembered how far they went; the oldest are forgotten."""
 
 
 class LogRegister:
@@ -93,6 +102,10 @@ class LogRegister:
             }
             self._bdseq = int(self.fact("bdseq", "-1"))
             self.lost = self._ranges("lost")
+            self.expired: Positions = {
+                Lineage(self.log_id, epoch, stream): RangeSet([(0, last)])
+                for epoch, stream, last in self._connection.execute("SELECT * FROM expired")
+            }
             self.unhanded = self._ranges("unhanded")
         except BaseException:
             self._connection.close()
@@ -202,6 +215,21 @@ class LogRegister:
             self.lost = kept
             with self._lock, self._connection:
                 self._put_ranges("lost", kept)
+
+    def note_expired(self, positions: Positions) -> None:
+        """Put on disk how far the streams of a day went that is about to go: a hub may come back without it."""
+        both = union(self.expired, {one: RangeSet([(0, ranges.highest)]) for one, ranges in positions.items()})
+        kept = sorted(both, key=lambda one: (self._places.get(one.epoch, 0), one.stream))[-MOST_EXPIRED:]
+        self.expired = {one: both[one] for one in kept}
+        with self._lock, self._connection:
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO expired VALUES (?, ?, ?)",
+                [(one.epoch, one.stream, both[one].highest) for one in positions],
+            )
+            self._connection.executemany(
+                "DELETE FROM expired WHERE epoch = ? AND stream = ?",
+                [(one.epoch, one.stream) for one in both.keys() - self.expired.keys()],
+            )
 
     def keep_unhanded(self, positions: Positions) -> None:
         """Put on disk what no session was given yet."""

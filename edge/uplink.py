@@ -228,6 +228,8 @@ class Uplink:
                 await asyncio.to_thread(
                     self._log.expire, self._delivery.missing, under=self._delivery.under_floor(), hub_known=known
                 )
+                if self._delivery.hub_known:
+                    await asyncio.to_thread(self._log.give_up_expired, self._delivery.missing)
         self._delivery.reckon()
 
     async def _look_at_oldest(self) -> None:

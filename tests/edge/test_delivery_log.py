@@ -246,6 +246,31 @@ def test_over_the_budget_committed_days_go_first_and_what_is_lost_is_on_disk_bef
         assert again.lost, "while something of that life is held the hub may still ask"
 
 
+def test_what_was_let_go_in_good_faith_is_lost_once_a_restored_hub_has_it_no_more(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        for stream, count in (("probe", 3), ("loa", 2)):
+            for number in range(count):
+                log.append(stream, clock.now_ms() + number, ph(clock.now_ms() + number), KNOWN)
+        log.commit()
+        clock.wall += (KEEP_DAYS + 2) * DAY
+        log.append("probe", clock.now_ms(), ph(clock.now_ms()), KNOWN)
+        log.commit()
+        log.expire(nothing_of_it, under=(), hub_known=True)
+        let_go = {Lineage(log.log_id, log.epoch, "probe"): 3, Lineage(log.log_id, log.epoch, "loa"): 2}
+        gone = {lineage: RangeSet([(0, count - 1)]) for lineage, count in let_go.items()}
+        assert log.expired == gone
+        log.give_up_expired(nothing_of_it)
+        assert (log.lost, log.untold_lost) == ({}, 0), "the hub has it"
+        power_cut(log)
+    with DeliveryLog(tmp_path, clock) as again:
+        assert again.expired == gone, "a power cut does not make it forget"
+        again.give_up_expired(all_of_it)
+        assert (again.lost, again.untold_lost) == (gone, 5)
+        assert again.take_changes()[2] == gone, "the list of the last birth is not true any more"
+        again.give_up_expired(all_of_it)
+        assert again.untold_lost == 5, "it is counted once"
+
+
 def test_folding_changes_nothing_that_can_be_read(tmp_path: Path, clock: Any) -> None:
     with DeliveryLog(tmp_path, clock) as log:
         for number in range(3 * FOLD_AFTER):
