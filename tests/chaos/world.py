@@ -243,8 +243,8 @@ async def running(folder: Path, *, seed: int, store: Store) -> AsyncIterator[Wor
         (folder / "hub.toml").write_text(text, encoding="utf-8")
         for process in (world.broker, world.signer, world.hub):
             await process.start()
-        for number, node in enumerate(configs.NODES, start=1):
-            world.hamlets[node] = await _hamlet(world, node, number, seed, stack)
+        numbered = enumerate(configs.NODES, start=1)
+        await asyncio.gather(*(_start_hamlet(world, node, number, seed, stack) for number, node in numbered))
         if not await reached(world.hub_answers, START_SECONDS):
             raise RunFailed(f"the hub did not start within {START_SECONDS:.0f} s; see {world.hub.log}")
         for hamlet in world.hamlets.values():
@@ -255,7 +255,7 @@ async def running(folder: Path, *, seed: int, store: Store) -> AsyncIterator[Wor
         yield world
 
 
-async def _hamlet(world: World, node: str, number: int, seed: int, stack: AsyncExitStack) -> Hamlet:
+async def _start_hamlet(world: World, node: str, number: int, seed: int, stack: AsyncExitStack) -> None:
     folder, network = world.folder, await private.network(number)
     link = await stack.enter_async_context(
         Link("127.0.0.1", world.mqtt_port).running(socket.create_server((network.here, 0)))
@@ -269,6 +269,7 @@ async def _hamlet(world: World, node: str, number: int, seed: int, stack: AsyncE
     simulator = Process(f"{node}-devices", command, log=folder / f"{node}-devices.log")
     box = new_box(world, node, node, network)
     hamlet = Hamlet(node=node, network=network, link=link, simulator=simulator, box=box, quiet=folder / f"quiet-{node}")
+    world.hamlets[node] = hamlet
     await simulator.start()
     if not await reached(status.exists, START_SECONDS):
         raise RunFailed(f"the devices of {node} did not start within {START_SECONDS:.0f} s; see {simulator.log}")
@@ -276,7 +277,6 @@ async def _hamlet(world: World, node: str, number: int, seed: int, stack: AsyncE
     await small_disk(box.state, BOX_MEGABYTES)
     configure_box(world, hamlet, box)
     await box.process.start()
-    return hamlet
 
 
 async def _end(world: World) -> None:
