@@ -46,6 +46,7 @@ def broker_conf(port: int, folder: str) -> str:
     """Return Mosquitto's file; what it must remember is on disk a second later."""
     return (
         f"listener {port} 127.0.0.1\nallow_anonymous true\n"
+        "user root\n"  # in a namespace of a user's own there is nobody else to become
         f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
         "max_queued_messages 100000\nmax_inflight_messages 0\nmax_queued_bytes 268435456\n"
     )

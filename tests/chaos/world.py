@@ -215,7 +215,6 @@ async def running(folder: Path, *, seed: int, store: Store) -> AsyncIterator[Wor
         await private.prepare()
     for name in ("answers", "disks", "images", "broker"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "broker").chmod(0o777)  # Mosquitto lays down root's rights
     for name in ("faults.jsonl", "orders.jsonl"):
         (folder / name).touch()
     mqtt_port, hub_port = free_port(), free_port()
