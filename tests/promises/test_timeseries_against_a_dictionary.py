@@ -80,7 +80,8 @@ def put(store: TimeSeries, model: Model, batch: Batch, series: int, place: int, 
 steps_of = st.lists(step, min_size=1, max_size=14)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.timeout(240)
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps_of)
 def test_the_embedded_store_answers_as_a_dictionary_would(tmp_path: Path, steps: list[tuple[str, Any]]) -> None:
     folder = tmp_path / uuid.uuid4().hex
