@@ -28,8 +28,8 @@ def edges_of(start: int, end: int, count: int, grain: int = 1) -> Instants:
 
 
 def rolled_edges(start: int, end: int, count: int) -> Instants:
-    """Return the edges of `count` spans that hold [start, end): whole hours where they last 6 h, else 5 minutes."""
-    return edges_of(start, end, count, HOURS_MS if (end - start) // count >= 6 * HOURS_MS else MINUTES_MS)
+    """Return the edges of `count` spans that hold [start, end): whole hours where they last 2 h, else 5 minutes."""
+    return edges_of(start, end, count, HOURS_MS if (end - start) // count >= 2 * HOURS_MS else MINUTES_MS)
 
 
 def buckets(at: Instants, value: Numbers, good: NDArray[np.bool_], *, edges: Instants, hold_ms: int) -> Buckets:

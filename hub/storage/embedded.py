@@ -31,7 +31,7 @@ from hub.storage.questions import Questions, Snapshot
 from hub.storage.rollups import HOURS_MS
 from hub.storage.samples_as_rows import rows_of
 from hub.storage.sealing import parts, seal
-from hub.storage.segments import DAY_MS, Segment, Segments, list_segments
+from hub.storage.segments import DAY_MS, Kind, Segment, Segments, list_segments
 from hub.storage.tail import FIRST_ROW, SCHEMA, joined, packed, table_of, unpacked
 from hub.storage.timeseries import (
     Batch,
@@ -52,7 +52,9 @@ log = logging.getLogger(__name__)
 
 SEAL_ROWS = 4_000_000
 SEAL_EVERY_MS = HOURS_MS
-"""The tail is sealed when it has so many rows, or in the first call of `tend` in an hour."""
+MINUTES_DAYS = 40
+"""The tail is sealed when it has so many rows, or in the first call of `tend` in an hour. Rollups of 5 minutes, which
+may be larger than the samples they are made of, are kept for so many days."""
 
 
 class EmbeddedStore:
@@ -76,7 +78,7 @@ class EmbeddedStore:
         self._sealing: tuple[pa.Table, ...] = ()
         self._tail: tuple[pa.Table, ...] = ()
         self._newest_values = NewestValues()
-        self._marks = _Marks(commits=0, received=0, generation=0, merged=0)
+        self._marks = _Marks(commits=0, received=0, generation=0, merged=0, minutes=0)
         self._inbox = 0
         self._next_row = FIRST_ROW
         self._oldest_received: int | None = None
@@ -229,7 +231,8 @@ class EmbeddedStore:
     def _snapshot(self) -> Iterator[Snapshot]:
         with ExitStack() as held:
             with self._lock:
-                snapshot = Snapshot((*self._sealing, *self._tail), self._segments.listed)
+                minutes_from = self._marks.minutes * DAY_MS
+                snapshot = Snapshot((*self._sealing, *self._tail), self._segments.listed, minutes_from)
                 held.enter_context(self._segments.reading(snapshot.segments))
             yield snapshot
 
@@ -247,7 +250,14 @@ class EmbeddedStore:
         try:
             lasts = pa.table([pa.array([], SCHEMA.field(name).type) for name in COLUMNS], names=list(COLUMNS))
             if self._sealing:
-                new, lasts = seal(self._sealing, self._segments, self._questions, marks.generation, self._answers.holds)
+                new, lasts = seal(
+                    self._sealing,
+                    self._segments,
+                    self._questions,
+                    marks.generation,
+                    self._answers.holds,
+                    minutes_from=marks.minutes * DAY_MS,
+                )
 
             def write(database: sqlite3.Connection) -> None:
                 list_segments(database, (), new)
@@ -274,22 +284,28 @@ class EmbeddedStore:
         groups = list(overlapping(self._segments.listed, today))
         for group in groups:
             generation = self._marks.generation + 1
-            self._change(group, merge(group, self._segments, generation), generation=generation)
-        self._change((), (), merged=today)
+            self._change(group, merge(group, self._segments, generation), {"generation": generation})
+        self._change((), (), {"merged": today})
         if groups:
             log.info("merged segments of %d days", len({group[0].day for group in groups}))
 
     def _forget(self, now_ms: int) -> None:
         """Let go of days beyond retention, counted from the newest sample where the clock is ahead of that."""
         listed = self._segments.listed
-        if self._retention_days is None or not listed:
+        if not listed:
             return
         today = min(now_ms // DAY_MS, max(one.day for one in listed) + 1)
+        minutes = max(today - MINUTES_DAYS, self._marks.minutes)
+        old = [one for one in listed if one.kind is Kind.MINUTES and one.day < minutes]
+        if old:
+            self._change(old, (), {"minutes": minutes})
+        if self._retention_days is None:
+            return
         first_day = today - self._retention_days
-        gone = [one for one in listed if one.day < first_day]
+        gone = [one for one in self._segments.listed if one.day < first_day]
         if first_day == self._first_day and not gone:
             return
-        self._change(gone, (), expired=first_day * DAY_MS)
+        self._change(gone, (), {}, expired=first_day * DAY_MS)
         self._books.forget(first_day * DAY_MS)
         with self._lock:
             self._first_day = first_day
@@ -300,19 +316,11 @@ class EmbeddedStore:
             log.info("%d segments are older than %d days and are gone", len(gone), self._retention_days)
 
     def _change(
-        self,
-        gone: Sequence[Segment],
-        new: Sequence[Segment],
-        *,
-        generation: int | None = None,
-        merged: int | None = None,
-        expired: int | None = None,
+        self, gone: Sequence[Segment], new: Sequence[Segment], marks: Mapping[str, int], *, expired: int | None = None
     ) -> None:
         def write(database: sqlite3.Connection) -> None:
             list_segments(database, gone, new)
-            for name, value in (("generation", generation), ("merged", merged)):
-                if value is not None:
-                    database.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, value))
+            database.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?)", marks.items())
             if expired is not None:
                 database.execute("DELETE FROM last_values WHERE at < ?", (expired,))
 
@@ -323,18 +331,20 @@ class EmbeddedStore:
             raise
         with self._lock:
             self._segments.replace(gone, new)
-            self._marks.generation = generation if generation is not None else self._marks.generation
-            self._marks.merged = merged if merged is not None else self._marks.merged
+            self._marks = replace(self._marks, **marks)
 
 
 @dataclass(slots=True)
 class _Marks:
-    """Of all commits: how many, and the newest instant of receipt. The last generation, and the day last merged on."""
+    """Commits: how many, and the newest instant of receipt; the last generation; the day last merged on; the first day
+    with rollups of 5 minutes.
+    """
 
     commits: int
     received: int
     generation: int
     merged: int
+    minutes: int
 
 
 _KEEP_LAST = """

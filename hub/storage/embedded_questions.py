@@ -89,7 +89,7 @@ class EmbeddedQuestions:
         if rolled and end - start > EXACT_EDGES_MS and (end - start) // count >= MINUTES_MS:
             edges = rolled_edges(start, end, count)
         with self._snapshot() as snapshot:
-            if rolled and not (edges % MINUTES_MS).any():
+            if rolled and self._long.has(snapshot, edges):
                 return self._long.spans(snapshot, [series], edges).of(0)
             found = []
             for first, last in _runs(edges, RAW_AT_ONCE_MS):
@@ -134,12 +134,13 @@ class EmbeddedQuestions:
             group: [place for place, _ in several]
             for group, several in itertools.groupby(enumerate(keys), key=lambda each: each[1].group)
         }
-        if hold_ms != _hold_ms(metric) or (end - start) // count < MINUTES_MS:
-            exact = [self.buckets(key, metric, start, end, count, hold_ms) for key in keys]
-            return {group: mean_of([exact[place] for place in several]) for group, several in by_group.items()}
+        rolled = hold_ms == _hold_ms(metric) and (end - start) // count >= MINUTES_MS
         with self._snapshot() as snapshot:
-            spans = self._long.spans(snapshot, [devices[key] for key in keys], edges)
-        return {group: spans.mean_of(several) for group, several in by_group.items()}
+            if rolled and self._long.has(snapshot, edges):
+                spans = self._long.spans(snapshot, [devices[key] for key in keys], edges)
+                return {group: spans.mean_of(several) for group, several in by_group.items()}
+        exact = [self.buckets(key, metric, start, end, count, hold_ms) for key in keys]
+        return {group: mean_of([exact[place] for place in several]) for group, several in by_group.items()}
 
     def completeness(self, node: NodeKey, start: int, end: int) -> Completeness:
         own = [(one.key.device, n) for n, one in enumerate(self._books.all_series(), 1) if one.key.of_node == node]

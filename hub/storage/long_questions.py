@@ -56,6 +56,12 @@ class LongQuestions:
         rows = pa.concat_tables(found).combine_chunks()
         return rows.take(pa.array(in_order(rows["series"].to_numpy(), rows["at"].to_numpy())))
 
+    @staticmethod
+    def has(snapshot: Snapshot, edges: Whole) -> bool:
+        """Return whether spans with these edges are made of rollups that are there."""
+        whole_hours, whole_minutes = not (edges % HOURS_MS).any(), not (edges % MINUTES_MS).any()
+        return whole_hours or (whole_minutes and int(edges[0]) >= snapshot.minutes_from)
+
     def spans(self, snapshot: Snapshot, owners: Sequence[Sequence[int]], edges: Whole) -> Spans:
         """Return for each owner, which is some series, its spans; edges are multiples of a rollup's width."""
         kind = Kind.HOURS if not (edges % HOURS_MS).any() else Kind.MINUTES

@@ -28,6 +28,8 @@ class Snapshot:
 
     tail: tuple[pa.Table, ...]
     segments: tuple[Segment, ...]
+    minutes_from: int = 0
+    """The instant from which there are rollups of 5 minutes."""
 
     def meeting(self, kind: Kind, low: int, high: int, start: int, end: int) -> list[Segment]:
         """Return the segments that may hold rows of series low to high with start <= at < end."""

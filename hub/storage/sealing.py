@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from contract.metrics import Quality
 from hub.storage.order import CONFLICT_BIT, conflicts, differs, distinct, marked_as_conflicts, newest
 from hub.storage.questions import Questions, Snapshot, wanted
-from hub.storage.rollups import HOURS_MS, MINUTES_MS, Walk, roll, wider
+from hub.storage.rollups import HOURS_MS, MINUTES_MS, Walk, roll
 from hub.storage.segments import DAY_MS, Kind, Segment, Segments
 from hub.storage.timeseries import INSTRUMENT_BITS
 
@@ -59,11 +59,18 @@ def ranges(series: Sequence[NDArray[np.int32]], most: int) -> Iterator[tuple[int
 
 
 def seal(
-    tail: Sequence[pa.Table], segments: Segments, questions: Questions, generation: int, holds: Holds
+    tail: Sequence[pa.Table],
+    segments: Segments,
+    questions: Questions,
+    generation: int,
+    holds: Holds,
+    *,
+    minutes_from: int,
 ) -> tuple[list[Segment], pa.Table]:
     """Write the tail and the rollups it changes; return the new segments and the last sample of each series in them.
 
-    Raises OSError with nothing left behind. The new segments count when a transaction has named them.
+    Rollups of 5 minutes are made from the instant `minutes_from` on. Raises OSError with nothing left behind. The new
+    segments count when a transaction has named them.
     """
     before, new, lasts, dirty = segments.listed, [], [], []
     try:
@@ -77,11 +84,12 @@ def seal(
             ends = np.append(starts[1:], len(series)) - 1
             lasts.append(table.take(pa.array(ends)))
             dirty.append(_Dirty(series[starts], at[starts], at[ends], ends - starts + 1, holds(series[starts])))
-        pieces = [piece for one in dirty for piece in one.pieces()]
-        for kind, rolled in ((Kind.MINUTES, _minutes), (Kind.HOURS, _hours)):
-            now = Snapshot((), (*before, *new))
-            rows = pa.concat_tables([_of_generation(rolled(one, now, questions), generation) for one in pieces])
-            new += _written_by_day(kind, newest(rows), segments, generation)
+        sealed = Snapshot((), (*before, *new))
+        pieces = [_rolled_up(piece, sealed, questions) for one in dirty for piece in one.pieces()]
+        for kind, first in ((Kind.MINUTES, minutes_from), (Kind.HOURS, None)):
+            rows = newest(pa.concat_tables([_of_generation(one[kind], generation) for one in pieces]))
+            rows = rows if first is None else _within(rows, "at", first, 2**63 - 1)
+            new += _written_by_day(kind, rows, segments, generation)
     except BaseException:
         segments.discard(new)
         raise
@@ -128,17 +136,17 @@ class _Dirty:
             yield _Dirty(self.series[which], self.first[which], self.last[which], self.rows[which], self.hold[which])
 
 
-def _minutes(dirty: _Dirty, snapshot: Snapshot, questions: Questions) -> pa.Table:
-    low, high = dirty.span(MINUTES_MS)
-    rows = questions.samples(snapshot, wanted(dirty.series, low - dirty.hold, high))
-    owner = np.searchsorted(dirty.series, rows["series"].to_numpy())
-    rolled = roll(walk(rows, dirty.hold[owner]), MINUTES_MS)
-    owner, at = np.searchsorted(dirty.series, rolled["series"].to_numpy()), rolled["at"].to_numpy()
-    return rolled.filter(pa.array((at >= low[owner]) & (at < high[owner])))
-
-
-def _hours(dirty: _Dirty, snapshot: Snapshot, questions: Questions) -> pa.Table:
-    return wider(questions.rollups(snapshot, Kind.MINUTES, wanted(dirty.series, *dirty.span(HOURS_MS))), HOURS_MS)
+def _rolled_up(dirty: _Dirty, sealed: Snapshot, questions: Questions) -> dict[Kind, pa.Table]:
+    low, high = dirty.span(HOURS_MS)
+    rows = questions.samples(sealed, wanted(dirty.series, low - dirty.hold, high))
+    samples = walk(rows, dirty.hold[np.searchsorted(dirty.series, rows["series"].to_numpy())])
+    found = {}
+    for kind, width in ((Kind.MINUTES, MINUTES_MS), (Kind.HOURS, HOURS_MS)):
+        low, high = dirty.span(width)
+        rolled = roll(samples, width)
+        owner, at = np.searchsorted(dirty.series, rolled["series"].to_numpy()), rolled["at"].to_numpy()
+        found[kind] = rolled.filter(pa.array((at >= low[owner]) & (at < high[owner])))
+    return found
 
 
 def _written_by_day(kind: Kind, rows: pa.Table, segments: Segments, generation: int) -> list[Segment]:

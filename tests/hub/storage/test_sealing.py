@@ -202,3 +202,23 @@ def test_a_segment_that_is_missing_is_named_and_what_no_row_names_is_unlinked(tm
     (tmp_path / "segments" / one.file).unlink()
     with pytest.raises(Exception, match=f"1 segments are missing, the first is {one.file}; restore a backup"):
         EmbeddedStore(tmp_path).__enter__()
+
+
+def test_rollups_of_five_minutes_go_after_forty_days_and_answers_stay_what_they_were(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path) as store:
+        store.commit(batch(store, BASE, BASE + 400_000), BASE)
+        store.tend(BASE + HOUR)
+        asked = (KEY, "x", BASE, BASE + HOUR, 12, 300_000)
+        before = store.buckets(*asked)
+        store.commit(batch(store, BASE + 50 * DAY), BASE + 50 * DAY)
+        store.tend(BASE + 50 * DAY + HOUR)
+        store.tend(BASE + 50 * DAY + 2 * HOUR)
+        assert {one.day for one in segments(store, Kind.MINUTES)} == {20_050}
+        assert store.buckets(*asked) == before
+        store.commit(batch(store, BASE + 900_000), BASE + 50 * DAY)
+        store.tend(BASE + 51 * DAY)
+        assert {one.day for one in segments(store, Kind.MINUTES)} == {20_050}
+        assert sum(store.buckets(*asked).count) == 3
+        assert store.buckets(KEY, "x", BASE, BASE + HOUR, 1, 300_000).count == [3]
+    with EmbeddedStore(tmp_path) as store:
+        assert sum(store.buckets(*asked).count) == 3
