@@ -13,17 +13,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from contract.catalog import Kind
 from contract.metrics import DataType
+from contract.positions import Lineage
 from hub import backup, state_folder
 from hub.backup import BackupRefused, back_up
-from hub.devices import DeviceKey
+from hub.devices import DeviceKey, NodeKey
 from hub.restore import finish, restore
 from hub.storage.announcements import AnnouncementStore
 from hub.storage.embedded import EmbeddedStore
-from hub.storage.timeseries import Batch
+from hub.storage.influxdb import InfluxStore, Settings
+from hub.storage.timeseries import Batch, EventRow
 
 KEY = DeviceKey("g", "n-01", "probe")
 NOW = 1_790_000_000_000
@@ -160,6 +164,29 @@ def test_each_of_many_backups_beside_sealing_and_merging_holds_what_came_before_
         finally:
             enough.set()
             going.join()
+
+
+def test_with_influxdb_the_server_knows_more_than_the_backup_and_is_believed(influx: Any, tmp_path: Path) -> None:
+    node, lineage = NodeKey("g", "n-01"), Lineage("log", 1 << 32, "probe")
+    settings = Settings(
+        url=influx.url, org=influx.org, token=influx.token, bucket="readings-backup", delivery_bucket="delivery-backup"
+    )
+
+    def said(first: int) -> Batch:
+        event = EventRow(key=KEY, metric="Announcement/Outcome", at=first, received_at=first, value=f"outcome {first}")
+        return Batch(committed=[(node, lineage, first, first)], events=[event])
+
+    state = tmp_path / "state"
+    with InfluxStore(state, settings, lambda key: Kind.WATER_PROBE) as store:
+        store.commit(said(0), 5)
+        back_up(state, tmp_path / "backup", host_id="hub", store="influxdb", made_at=NOW, made_by="lan")
+        store.commit(said(1), 6)
+    restore(state, tmp_path / "backup", host_id="hub", store="influxdb", now=NOW, who="minh")
+    with InfluxStore(state, settings, lambda key: Kind.WATER_PROBE) as store:
+        assert list(store.ledger(node)[lineage]) == [(0, 1)], "what was acknowledged is not asked for again"
+        told = store.events(0, "Announcement/Outcome", 10)
+        assert [one.value for one in told] == ["outcome 0", "outcome 1"]
+        assert store.events(told[0].id, "Announcement/Outcome", 10)[0].value == "outcome 1", "as the cursor stands"
 
 
 def test_a_restore_keeps_what_was_there_and_records_the_gap(state: Path) -> None:
