@@ -40,8 +40,9 @@ BEGINNING, END = -DAY_MS, 4_102_444_800_000
 """Before and after every instant a sample may have: just before 1970, and the year 2100."""
 
 MOST_IN_BUCKETS = 2_000_000
-QUICK_SECONDS = 0.25
-COUNT_EVERY_SECONDS = 3600.0
+QUICK_SECONDS = 2.0
+REST = 20
+"""Counting everything that takes longer is followed by a rest of so many times its length."""
 
 _OF_A_VALUE = f"/({QUALITY_FIELD}|{FLAGS_FIELD})$/"
 
@@ -309,12 +310,11 @@ class InfluxQuestions:
         )
 
     def counts(self, commits: int) -> tuple[int, int]:
-        """Return how many samples and conflicts there are: as of the last commit, or where counting takes long, of the
-        last hour."""
+        """Return how many samples and conflicts there are, as of the last commit; older where counting takes long."""
         with self._counting:
             known, now = self._counted, time.monotonic()
             old = known is None or known.commits != commits
-            if known is None or (old and (known.took < QUICK_SECONDS or now - known.at > COUNT_EVERY_SECONDS)):
+            if known is None or (old and (known.took < QUICK_SECONDS or now - known.at > REST * known.took)):
                 whole = flux.span(self._bucket, BEGINNING, END)
                 data = f'{whole} |> filter(fn: (r) => r["_measurement"] != {flux.text(CONFLICT)}'
                 values = self._count(f'{data} and r["_field"] !~ {_OF_A_VALUE})')
