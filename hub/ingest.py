@@ -6,51 +6,39 @@ makes the hub hold acknowledgements; live state goes on.
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from contract import sparkplug_pb2
 from contract.catalog import BDSEQ
-from contract.clock import Clock, kernel_synchronised
+from contract.clock import Clock
 from contract.delivery import BYTES, DEPTH, LOG, OLDEST, Held
-from contract.metrics import Quality
 from contract.payload import PayloadUnreadable, parse
 from contract.positions import EMPTY, RangeSet
 from contract.topics import MessageType, Topic, TopicUnreadable, state_host
 from contract.topics import parse as parse_topic
-from hub import log_account, session
+from hub import comings, log_account, session
 from hub.alias_tables import Taken
 from hub.answering import TICK, Answering, Standing
 from hub.births import read_birth
 from hub.broker import Broker, Message
-from hub.clock_guard import Witnesses, clock_fault
+from hub.clock_watch import ClockWatch
 from hub.committing import Committing
 from hub.counters import Counters
 from hub.decode import DataUndecided, DataUnreadable, read_alike, read_data, speaks_now
 from hub.devices import DeviceKey, NodeKey
-from hub.live_state import LiveState, Slot
+from hub.live_state import LiveState
 from hub.node_delivery import WORDS, AlarmKind, Depth, NodeDelivery
 from hub.node_view import NodeView
-from hub.presence import DeviceFacts, NodeFacts
 from hub.storage.timeseries import HISTORICAL_BIT, TIME_BITS, Batch, TimeSeries
 from hub.strangers import METRICS_A_NODE, Strangers
+from hub.tally import Tally
 
 log = logging.getLogger(__name__)
 
 _COMMANDS = frozenset({MessageType.NCMD, MessageType.DCMD})
 _DATA = frozenset({MessageType.NDATA, MessageType.DDATA})
-
-COMPLAIN_EVERY = 60.0
-HEARD_WITHIN = 1.0
-"""Seconds: how exactly it is kept when an edge node was heard."""
-
-WITNESS_EVERY = 5.0
-"""Seconds between two looks at an edge node's clock."""
-
-GONE_AFTER = 60.0
-"""Seconds after an NBIRTH in which every configured device is born; who is not by then is no device any more."""
 
 
 @lru_cache(maxsize=16_384)
@@ -93,16 +81,13 @@ class Ingest:
         self._on_events = on_events
         self._nodes: dict[NodeKey, NodeView] = {}
         self._strangers = Strangers(live.configured)
-        self._complained: dict[tuple[str, str], float] = {}
-        self._witnesses = Witnesses()
-        self._taken: Counter[MessageType] = Counter()
-        self._taken_samples = 0
-        self._started_early = clock.now_ms() < store.newest_received()
+        self.tally = Tally(clock=clock, counters=counters)
+        self.watch = ClockWatch(store=store, clock=clock, ask_kernel=settings.ask_kernel, trusted=live.configured)
         self.committing = Committing(
             store=store,
             clock=clock,
             counters=counters,
-            received_at=self._received_at,
+            received_at=self.watch.dated,
             committed=self._committed,
             lost=self._lost,
         )
@@ -115,17 +100,15 @@ class Ingest:
             counters=counters,
             reorder_seconds=settings.reorder_seconds,
         )
-        self._doubt = ""
-        self._look_at_clock()
 
     @property
     def holding(self) -> str:
         """Return why acknowledgements are withheld, "" if they are not."""
-        return self.committing.down or self._doubt
+        return self.committing.down or self.watch.doubt
 
     def standing(self) -> Standing:
         """Return how the hub stands towards edge nodes."""
-        return Standing(doubt=self._doubt, closed=bool(self.committing.down) or self.committing.full)
+        return Standing(doubt=self.watch.doubt, closed=bool(self.committing.down) or self.committing.full)
 
     def our_node(self, key: NodeKey) -> bool:
         """Return whether an edge node speaks our delivery; only strangers may be written to plainly."""
@@ -185,15 +168,17 @@ class Ingest:
             payload = parse(message.payload)
         except TopicUnreadable as exc:
             if state_host(message.topic) is None:
-                self._drop("topic", message.topic[:60], str(exc))
+                self.tally.dropped("topic", message.topic[:60], str(exc))
             return
         except PayloadUnreadable as exc:
-            self._drop("payload", message.topic, f"{message.topic}: {exc}")
+            self.tally.dropped("payload", message.topic, f"{message.topic}: {exc}")
             return
-        self._taken[topic.kind] += 1
+        self.tally.messages[topic.kind] += 1
         view = self._view(node)
         if view is None:
-            self._drop("too_many_strangers", "strangers", "too many edge nodes that nobody configured; not taken in")
+            self.tally.dropped(
+                "too_many_strangers", "strangers", "too many edge nodes that nobody configured; not taken in"
+            )
             return
         match topic.kind:
             case MessageType.NBIRTH:
@@ -217,11 +202,11 @@ class Ingest:
         self._heard(view, alike.seq, message, now)
         if node in self._strangers:
             self._strangers.heard(node)
-        if now - view.witnessed >= WITNESS_EVERY and not template.last_mark & (HISTORICAL_BIT | TIME_BITS):
-            self._testify(view, alike.told_at, message, now)
+        if self.watch.asks(view, now) and not template.last_mark & (HISTORICAL_BIT | TIME_BITS):
+            self.watch.heard(view, alike.told_at - message.received_at, now)
         batch.wire_bytes += len(message.payload)
-        self._taken[topic.kind] += 1
-        self._taken_samples += template.samples
+        self.tally.messages[topic.kind] += 1
+        self.tally.samples += template.samples
         view.answers.times.note(now, template.samples, 0)
         self._live.touch()
         return True
@@ -244,7 +229,7 @@ class Ingest:
         self._nodes.pop(stranger, None)
         self._live.forget_node(stranger)
         self._counters.strangers_forgotten.inc()
-        self._complain(
+        self.tally.complain(
             "strangers", "", f"more than {len(self._strangers)} edge nodes that nobody configured; the silent ones go"
         )
 
@@ -253,12 +238,10 @@ class Ingest:
         view.session = session.birth(view.session, bdseq=_bdseq(payload), seq=payload.seq)
         view.log = next((one.string_value for one in payload.metrics if one.name == LOG and one.string_value), None)
         view.tables.clear()
-        self._live.set_node(view.key, NodeFacts(born=True, since=message.received_at, heard=message.received_at))
-        for device in self._live.of_node(view.key):
-            device.facts = replace(device.facts, born=False)
+        comings.node_born(self._live, view.key, message.received_at)
         held = self._told_log(message) if view.log is not None else None
         for kind in log_account.begin(view, held, now=now, now_ms=message.received_at, batch=self.committing.filling()):
-            self._complain(kind, view.key.node, f"{view.key.group}/{view.key.node} {WORDS[kind]}")
+            self.tally.complain(kind, view.key.node, f"{view.key.group}/{view.key.node} {WORDS[kind]}")
         self._read(view, "", payload, message, birth=True)
         view.heard = now
         view.answers.born(now)
@@ -267,64 +250,37 @@ class Ingest:
         try:
             return log_account.told_log(message.payload)
         except PayloadUnreadable as exc:
-            self._complain("held", message.topic, f"{message.topic}: {exc}")
+            self.tally.complain("held", message.topic, f"{message.topic}: {exc}")
             return None
 
     def _node_death(self, view: NodeView, payload: sparkplug_pb2.Payload, message: Message) -> None:
         dead = session.death(view.session, _bdseq(payload))
         if dead is None:
-            self._drop("old_death", message.topic, f"{message.topic}: death of another session")
+            self.tally.dropped("old_death", message.topic, f"{message.topic}: death of another session")
             return
         view.session = dead
-        heard = self._live.node(view.key).heard
-        self._live.set_node(view.key, NodeFacts(born=False, since=message.received_at, heard=heard))
-        for device in self._live.of_node(view.key):
-            device.facts = replace(device.facts, born=False, since=message.received_at)
-            _grow_stale(device.slots.values())
-        _grow_stale(self._live.state(DeviceKey(view.key.group, view.key.node, "")).slots.values())
-        self._live.touch()
+        comings.node_died(self._live, view.key, message.received_at)
 
     def _later(self, view: NodeView, topic: Topic, payload: sparkplug_pb2.Payload, message: Message) -> None:
         self._heard(view, payload.seq if payload.HasField("seq") else None, message, self._clock.monotonic())
         if not view.session.born:
-            self._drop("before_birth", message.topic, f"{message.topic}: data before birth")
+            self.tally.dropped("before_birth", message.topic, f"{message.topic}: data before birth")
             return
         device = topic.device or ""
         match topic.kind:
             case MessageType.DBIRTH:
-                self._device_birth(view, DeviceKey(topic.group, topic.node, device), payload, message)
+                comings.device_born(self._live, view, DeviceKey(topic.group, topic.node, device), message.received_at)
+                self._read(view, device, payload, message, birth=True)
             case MessageType.DDEATH:
-                self._device_death(view, DeviceKey(topic.group, topic.node, device), message)
+                comings.device_died(self._live, view, DeviceKey(topic.group, topic.node, device), message.received_at)
             case _:
                 self._read(view, device, payload, message, birth=False)
 
     def _heard(self, view: NodeView, seq: int | None, message: Message, now: float) -> None:
         """Note a message after the birth, in its order."""
         view.session = session.message(view.session, seq, now)
-        if not view.session.born:
-            return
-        view.heard = now
-        if now - view.shown_at >= HEARD_WITHIN:
-            view.shown_at = now
-            self._live.set_node(view.key, replace(self._live.node(view.key), heard=message.received_at))
-
-    def _device_birth(self, view: NodeView, key: DeviceKey, payload: sparkplug_pb2.Payload, message: Message) -> None:
-        state = self._live.state(key)
-        state.facts = DeviceFacts(
-            born=True, since=message.received_at, claim=state.facts.claim, claimed=state.facts.claimed
-        )
-        view.born_devices.add(key.device)
-        self._read(view, key.device, payload, message, birth=True)
-
-    def _device_death(self, view: NodeView, key: DeviceKey, message: Message) -> None:
-        state = self._live.state(key)
-        table = view.tables.pop(key.device, None)
-        if view.log is not None and table is not None and table.retired:
-            self._live.forget(key)
-            return
-        state.facts = replace(state.facts, born=False, since=message.received_at)
-        _grow_stale(state.slots.values())
-        self._live.touch()
+        if view.session.born:
+            comings.node_heard(self._live, view, message.received_at, now)
 
     def _read(
         self, view: NodeView, device: str, payload: sparkplug_pb2.Payload, message: Message, *, birth: bool
@@ -334,7 +290,7 @@ class Ingest:
         try:
             if birth:
                 if not self._room_for(view, device, payload):
-                    self._drop(
+                    self.tally.dropped(
                         "too_many_strangers", view.key.node, f"{message.topic}: no room for a stranger's metrics"
                     )
                     return
@@ -358,20 +314,20 @@ class Ingest:
                     live=self._live,
                     batch=batch,
                     keep=keep,
-                    doubt=bool(self._doubt),
+                    doubt=bool(self.watch.doubt),
                 )
         except DataUnreadable as exc:
             view.session = session.unreadable(view.session)
-            self._drop(str(exc), message.topic, f"{message.topic}: {exc}")
+            self.tally.dropped(str(exc), message.topic, f"{message.topic}: {exc}")
             return
         except DataUndecided as exc:
-            self._drop(str(exc), "clock", f"{self._doubt}: readings of impossible times are not taken in")
+            self.tally.dropped(str(exc), "clock", f"{self.watch.doubt}: readings of impossible times are not taken in")
             return
         if keep:
             batch.wire_bytes += len(message.payload)
             self._count(view, taken, message)
         else:
-            self._drop("undecided", "store", "more than 64 MiB wait for the store; not acknowledged")
+            self.tally.dropped("undecided", "store", "more than 64 MiB wait for the store; not acknowledged")
         self._heed(view, taken, message)
         self._live.touch()
 
@@ -383,26 +339,14 @@ class Ingest:
 
     def _witness(self, view: NodeView, device: str, payload: sparkplug_pb2.Payload, message: Message) -> None:
         now = self._clock.monotonic()
-        if now - view.witnessed >= WITNESS_EVERY and payload.timestamp and speaks_now(view, device, payload):
-            self._testify(view, payload.timestamp, message, now)
-
-    def _testify(self, view: NodeView, told_at: int, message: Message, now: float) -> None:
-        """Take an edge node's clock for a witness now and then; only those that somebody configured are believed."""
-        if view.key in self._live.configured:
-            view.witnessed = now
-            self._witnesses.heard(view.key, told_at - message.received_at, now)
+        if self.watch.asks(view, now) and payload.timestamp and speaks_now(view, device, payload):
+            self.watch.heard(view, payload.timestamp - message.received_at, now)
 
     def _count(self, view: NodeView, taken: Taken, message: Message) -> None:
-        self._taken_samples += taken.samples
+        self.tally.taken(taken, message.topic)
         if taken.positioned:
             wrong = taken.faults.count("impossible_time")
             view.answers.times.note(self._clock.monotonic(), taken.samples, wrong)
-        if taken.again:
-            self._counters.again.inc(taken.again)
-        for reason in taken.faults:
-            self._counters.quarantined.labels(reason).inc()
-        if taken.faults:
-            self._complain(taken.faults[0], message.topic, f"{message.topic}: {', '.join(sorted(set(taken.faults)))}")
 
     def _heed(self, view: NodeView, taken: Taken, message: Message) -> None:
         if taken.hello is not None:
@@ -414,20 +358,6 @@ class Ingest:
                 bytes_on_disk=taken.depth.get(BYTES),
                 told_at=message.received_at,
             )
-
-    def _drop(self, reason: str, source: str, sentence: str) -> None:
-        self._counters.dropped.labels(reason).inc()
-        self._complain(reason, source, sentence)
-
-    def _complain(self, reason: str, source: str, sentence: str) -> None:
-        """Log once per source and minute."""
-        now = self._clock.monotonic()
-        if now - self._complained.get((reason, source), float("-inf")) < COMPLAIN_EVERY:
-            return
-        if len(self._complained) > 10_000:
-            self._complained.clear()
-        self._complained[reason, source] = now
-        log.warning("%s", sentence)
 
     def _committed(self, batch: Batch) -> None:
         """Owe the edge nodes an answer, and raise the floors that this batch lets rise."""
@@ -472,54 +402,14 @@ class Ingest:
         while True:
             await self._clock.sleep(TICK)
             self._live.watch_silence()
-            self._look_at_clock()
-            self._let_go()
+            self.watch.look()
+            comings.let_go(self._live, self._nodes.values(), self._clock.monotonic())
             self._counters.undecided.set(self.committing.undecided)
             self._counters.holding.set(1 if self.holding else 0)
-            self._count_taken()
+            self.tally.bring_up()
             self._count_alarms()
             if self._broker.ready:
                 self.answering.look(self.standing())
-
-    def _look_at_clock(self) -> None:
-        now = self._clock.monotonic()
-        doubt = clock_fault(
-            synchronised=not self._settings.ask_kernel or kernel_synchronised(),
-            started_early=self._started_early,
-            now_ms=self._clock.now_ms(),
-            newest_received=self._store.newest_received(),
-            ahead=self._witnesses.ahead(now),
-        )
-        if doubt and not self._doubt:
-            log.error("acknowledgements are held: %s", doubt)
-        elif self._doubt and not doubt:
-            log.warning("the clock is believed again")
-        self._doubt = doubt
-
-    def _received_at(self) -> int:
-        """Return what a commit is dated: never beyond what is stored while the clock may be ahead."""
-        newest = self._store.newest_received()
-        return min(self._clock.now_ms(), newest) if self._doubt and newest else self._clock.now_ms()
-
-    def _let_go(self) -> None:
-        """Let devices go that their edge node does not know any more: every configured one is born with its node."""
-        now = self._clock.monotonic()
-        for view in self._nodes.values():
-            if view.settled or view.log is None or not view.session.born or now - view.born_at < GONE_AFTER:
-                continue
-            view.settled = True
-            for state in self._live.of_node(view.key):
-                if state.key.device not in view.born_devices:
-                    log.info("%s/%s is no device of its edge node any more", state.key.node, state.key.device)
-                    self._live.forget(state.key)
-
-    def _count_taken(self) -> None:
-        """Bring up the counters: twice a second, since each costs as much as reading a sample."""
-        for kind, count in self._taken.items():
-            self._counters.messages.labels(kind).inc(count)
-        self._counters.samples.inc(self._taken_samples)
-        self._taken.clear()
-        self._taken_samples = 0
 
     def _count_alarms(self) -> None:
         now = self._clock.monotonic()
@@ -530,8 +420,3 @@ class Ingest:
 
 def _bdseq(payload: sparkplug_pb2.Payload) -> int | None:
     return next((int(one.long_value or one.int_value) for one in payload.metrics if one.name == BDSEQ), None)
-
-
-def _grow_stale(slots: Iterable[Slot]) -> None:
-    for slot in slots:
-        slot.mark = int(Quality.STALE) << 8 | slot.mark & 0xFF

@@ -11,7 +11,7 @@ from contract.metrics import DataType
 from contract.payload import Payload, encode
 from contract.positions import Lineage, RangeSet
 from contract.topics import MessageType
-from hub import ingest, log_account, strangers
+from hub import comings, log_account, strangers
 from hub.devices import DeviceKey, NodeKey
 from hub.node_delivery import AlarmKind
 from hub.storage.timeseries import Batch, StoreUnavailable
@@ -238,7 +238,7 @@ async def test_while_the_hubs_clock_is_in_doubt_impossible_times_are_neither_sto
     send(intake, make, epoch(1))
     await intake.commit()
     intake.clock.wall -= 3_600_000
-    intake.ingest._look_at_clock()
+    intake.ingest.watch.look()
     assert "behind the newest reading" in intake.ingest.holding
     now = intake.clock.now_ms()
     ahead = make.by_alias(PH, DataType.DOUBLE, 7.0, now + 3_600_000)
@@ -248,7 +248,7 @@ async def test_while_the_hubs_clock_is_in_doubt_impossible_times_are_neither_sto
     assert intake.store.ledger(NODE) == {lineage(1): RangeSet([(0, 0)])}
     assert intake.answer(doubt=intake.ingest.holding) == []
     intake.clock.wall += 3_600_000
-    intake.ingest._look_at_clock()
+    intake.ingest.watch.look()
     assert intake.ingest.holding == ""
     intake.give(MessageType.DDATA, make.data(ahead, at=now + 3_600_000, epoch=epoch(1), first=1, last=1), "probe")
     await intake.commit()
@@ -301,8 +301,8 @@ async def test_a_retired_device_delivers_its_last_records_and_is_gone(intake: An
 async def test_a_device_that_is_not_born_with_its_node_any_more_is_gone(intake: Any) -> None:
     intake.births(device="old")
     intake.births(device="probe")
-    await intake.clock.advance(ingest.GONE_AFTER + 1)
-    intake.ingest._let_go()
+    await intake.clock.advance(comings.GONE_AFTER + 1)
+    comings.let_go(intake.live, intake.ingest._nodes.values(), intake.clock.monotonic())
     assert {one.key.device for one in intake.live.devices()} == {"", "probe"}
 
 
@@ -421,7 +421,7 @@ def test_what_is_kept_aside_can_be_read_without_a_birth(intake: Any, make: Any) 
 
 async def test_five_synchronised_edge_nodes_that_agree_against_the_hub_hold_it(intake: Any, make: Any) -> None:
     nodes = [f"n-0{number}" for number in range(1, 7)]
-    intake.live.configured = frozenset(NodeKey("g", node) for node in nodes)
+    intake.ingest.watch._trusted = frozenset(NodeKey("g", node) for node in nodes)
     for node in nodes:
         intake.births(node=node, log=node, held=held(epoch(1), log=node))
     now = intake.clock.now_ms()
@@ -430,7 +430,7 @@ async def test_five_synchronised_edge_nodes_that_agree_against_the_hub_hold_it(i
         for node in nodes[:count]:
             sample = replace(make.by_alias(PH, DataType.DOUBLE, 7.0, now + ahead, historical=False), **flags)
             intake.give(MessageType.DDATA, make.data(sample, at=now + ahead, epoch=epoch(1)), "probe", node=node)
-        intake.ingest._look_at_clock()
+        intake.ingest.watch.look()
         return str(intake.ingest.holding)
 
     assert speak(5, ahead=400_000, historical=True) == "", "old news tells no time"

@@ -45,7 +45,7 @@ def message(now: int, number: int, values: tuple[Any, ...], *, seq: int | None =
 
 def taken(hub: Any) -> dict[str, Any]:
     """Return all that a hub made of what it was given."""
-    hub.ingest._count_taken()
+    hub.ingest.tally.bring_up()
     batch = hub.ingest.committing.batch
     columns = {
         name: sorted(zip(one.series, one.at, map(repr, one.value), one.marks, strict=True))
