@@ -272,7 +272,7 @@ class DayFile:
             if self._writer is not None:
                 yield self._writer
                 return
-            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as reader:
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as reader:
                 yield reader
 
 

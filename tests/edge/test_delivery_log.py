@@ -290,6 +290,17 @@ def test_folding_changes_nothing_that_can_be_read(tmp_path: Path, clock: Any) ->
         assert again.size <= size * 2
 
 
+def test_a_day_that_could_not_be_sealed_is_read_all_the_same(tmp_path: Path, clock: Any) -> None:
+    with DeliveryLog(tmp_path, clock) as log:
+        for _ in range(FOLD_AFTER + 5):
+            clock.wall += 1000
+            log.append("probe", clock.now_ms(), ph(clock.now_ms()), KNOWN)
+            log.commit()
+        (day,) = log._days.values()
+        day._close()
+        assert len(records(log)) == FOLD_AFTER + 5
+
+
 def test_a_damaged_piece_costs_its_own_records_and_is_counted(tmp_path: Path, clock: Any) -> None:
     with DeliveryLog(tmp_path, clock) as log:
         for number in range(2000):
