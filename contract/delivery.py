@@ -54,8 +54,9 @@ _TYPES = (DataType.STRING, DataType.UINT64, DataType.STRING, DataType.UINT64, Da
 class Held:
     """What an edge node says of its log at birth: closed epochs, oldest first, listed from the one after `floor` on.
 
-    `floor` None means "from the oldest held". `positions` is what is held of them, `lost` what had to go before the
-    hub was known to have it. What is in neither set and not committed is void: nobody has it any more.
+    `floor` None means "from the oldest held". `positions` is what is held of them, `lost` what is not held any more: it
+    had to go before the hub was known to have it, or went by age, in good faith. What is not held and not committed is
+    void, up to the last position known of a lineage: nobody has it any more.
     """
 
     log: str
