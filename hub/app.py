@@ -14,6 +14,7 @@ from contract.broadcast import Bundle, next_root, pinned_root, verified
 from contract.clock import Clock
 from hub import announcements, api, broker, chosen, ingest, web
 from hub.api import problems
+from hub.asking import Asking
 from hub.audio import AudioStore
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
 from hub.costly_answers import CostlyAnswers
@@ -106,6 +107,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         ingest=intake,
         counters=counters,
         audio=audio,
+        ask=files.enter_context(Asking()),
         exports=files.enter_context(Exports()),
         days=CostlyAnswers(clock),
         announcements=spoken,

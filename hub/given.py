@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from contract.clock import Clock
 from hub.announcements import Announcements
+from hub.asking import Asking
 from hub.audio import AudioStore
 from hub.broker import Broker
 from hub.completeness import Days
@@ -35,6 +36,7 @@ class Hub:
     ingest: Ingest
     counters: Counters
     audio: AudioStore
+    ask: Asking
     exports: Exports
     days: CostlyAnswers[Days]
     announcements: Announcements | None

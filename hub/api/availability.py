@@ -1,6 +1,5 @@
 """Availability: when devices were up, down or unknown, each interval with its cause, and the sums of them."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -66,7 +65,7 @@ async def availability(
     nodes = [one.id for one in asked if not one.key.device]
     if nodes:
         raise ProblemRaised(422, f"{nodes[0]!r} is an edge node; availability is told of the devices behind it")
-    told = await asyncio.to_thread(hub.store.availability, [one.key for one in asked], start, end)
+    told = await hub.ask(hub.store.availability, [one.key for one in asked], start, end)
     return AvailabilityOut(
         start=start,
         end=end,

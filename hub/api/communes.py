@@ -1,6 +1,5 @@
 """Communes: one metric over time, as the mean of all devices of a commune."""
 
-import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -29,7 +28,7 @@ async def history(
     """Show the mean over a commune's devices in equal spans of time, each device counting once; 24 hours by default."""
     start, end = span(from_, to, now=hub.clock.now_ms(), default=DAY, most_days=MOST_DAYS)
     unit = _unit(hub, group, metric)
-    found = await asyncio.to_thread(hub.store.by_group, metric, start, end, buckets, _hold_ms(metric))
+    found = await hub.ask(hub.store.by_group, metric, start, end, buckets, _hold_ms(metric))
     told: dict[str, Any] = {"metric": metric, "unit": unit, "start": start, "end": end}
     if group in found:
         told |= {name: getattr(found[group], name) for name in found[group].__slots__}

@@ -1,6 +1,5 @@
 """Completeness: how much of each edge node's day is in the store, as JSON and as a table for a spreadsheet."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter, Response
@@ -91,7 +90,7 @@ async def look(hub: Hub, wanted: str) -> Days:
 
     async def work() -> Days:
         standings = {one.key.of_node: hub.ingest.delivery(one.key.of_node) for one in hub.live.devices()}
-        nodes = await asyncio.to_thread(_nodes, hub, standings, start, end, at)
+        nodes = await hub.ask(_nodes, hub, standings, start, end, at)
         return Days(day=date.isoformat(), start=start, end=end, at=at, nodes=nodes)
 
     return await hub.days.get(date.isoformat(), work)

@@ -1,6 +1,5 @@
 """Delivery of one edge node: what it still owes, what the hub has of it, what is lost, set aside or wrong."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -52,7 +51,7 @@ async def account(hub: Given, key: NodeKey) -> Account:
             today=store.completeness(key, day_start(day_of(at)), at + 1),
         )
 
-    return await asyncio.to_thread(look)
+    return await hub.ask(look)
 
 
 class DepthOut(BaseModel):

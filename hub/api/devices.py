@@ -1,6 +1,5 @@
 """Devices: what is there now, and what it reported over time."""
 
-import asyncio
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -135,10 +134,10 @@ async def history(
     told: dict[str, Any] = {"metric": metric, "unit": one.values[metric].unit, "start": start, "end": end}
     if buckets is not None:
         hold = hold_ms(one.kind, metric)
-        spans = await asyncio.to_thread(hub.store.buckets, one.key, metric, start, end, buckets, hold)
+        spans = await hub.ask(hub.store.buckets, one.key, metric, start, end, buckets, hold)
         return _json({**told, **{name: getattr(spans, name) for name in spans.__slots__}})
     first = start if after is None else max(start, after + 1)
-    raw = await asyncio.to_thread(hub.store.raw, one.key, metric, first, end, limit + 1)
+    raw = await hub.ask(hub.store.raw, one.key, metric, first, end, limit + 1)
     at, more = raw.at[:limit], len(raw.at) > limit
     told |= {"at": at, "value": raw.value[:limit], "quality": raw.quality[:limit]}
     told["instrument"] = [flags & INSTRUMENT_BITS for flags in raw.flags[:limit]]

@@ -1,6 +1,5 @@
 """The last sample of every series that is in the store, page by page."""
 
-import asyncio
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -47,7 +46,7 @@ async def last(
     cursor = None if after is None else tuple(after.split("/", 3))
     if cursor is not None and len(cursor) != 4:
         raise ProblemRaised(422, f"after: {(after or '')[:60]!r} is not group/node/device/metric; take it from `next`")
-    page, more = await asyncio.to_thread(_page, hub, group, cursor, limit)
+    page, more = await hub.ask(_page, hub, group, cursor, limit)
     follow = None
     if more:
         end = page[-1]

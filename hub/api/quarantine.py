@@ -1,6 +1,5 @@
 """What was put aside as never to be stored, page by page, and a second look at it."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -68,7 +67,7 @@ async def put_aside(
 ) -> PageOut:
     """List what was put aside, of one edge node or of all."""
     try:
-        found = await asyncio.to_thread(hub.store.quarantined, after, most, _whose(group, node))
+        found = await hub.ask(hub.store.quarantined, after, most, _whose(group, node))
     except StoreUnavailable as exc:
         raise ProblemRaised(503, f"the store cannot be asked: {exc}") from exc
     return PageOut(rows=[_row(one) for one in found], next=found[-1].id if len(found) == most else None)

@@ -1,7 +1,5 @@
 """How much is stored and how the devices stand, in numbers."""
 
-import asyncio
-
 from fastapi import APIRouter
 from pydantic import BaseModel
 
@@ -42,7 +40,7 @@ class StatsOut(BaseModel):
 @router.get("")
 async def stats(hub: Given) -> StatsOut:
     """Count what is stored and what is there."""
-    found = await asyncio.to_thread(hub.store.stats)
+    found = await hub.ask(hub.store.stats)
     by_kind: dict[str, KindOut] = {}
     for one in hub.live.devices():
         if one.key.device:
