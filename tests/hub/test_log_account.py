@@ -255,6 +255,31 @@ async def test_while_the_hubs_clock_is_in_doubt_impossible_times_are_neither_sto
     assert intake.store.ledger(NODE) == {lineage(1): RangeSet([(0, 1)])}
 
 
+async def test_a_hub_that_starts_with_its_clock_an_hour_back_takes_in_nothing_wrong_and_acknowledges_nothing(
+    intake: Any, make: Any, another: Any
+) -> None:
+    intake.births(held=held(epoch(1)))
+    send(intake, make, epoch(1))
+    await intake.commit()
+    truth = intake.clock.now_ms() + 1000
+    intake.clock.wall -= 3_600_000
+    hub = another()
+    assert "60 min behind the newest reading" in hub.ingest.holding
+    hub.births(held=held(epoch(1)))
+    reading = make.data(make.by_alias(PH, DataType.DOUBLE, 7.0, truth), at=truth, epoch=epoch(1), first=1, last=1)
+    hub.give(MessageType.DDATA, reading, "probe")
+    await hub.commit()
+    assert (hub.store.stats().samples, hub.store.stats().quarantined) == (1, 0)
+    assert hub.answer(doubt=hub.ingest.holding) == []
+    hub.clock.wall += 3_600_000
+    hub.ingest.watch.look()
+    assert hub.ingest.holding == ""
+    hub.give(MessageType.DDATA, reading, "probe")
+    await hub.commit()
+    (ledger,) = hub.answer()
+    assert ledger.positions == {lineage(1): RangeSet([(0, 1)])}
+
+
 async def test_strangers_that_nobody_configured_are_bounded_and_the_longest_silent_goes(
     intake: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
