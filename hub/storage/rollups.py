@@ -103,6 +103,54 @@ def roll(walk: Walk, width: int) -> pa.Table:
     )
 
 
+def wider(rows: pa.Table, width: int) -> pa.Table:
+    """Return the rollup in spans of `width` ms from all rows of a narrower one, ordered by series and instant."""
+    if not rows.num_rows:
+        return SCHEMA.empty_table()
+    rows = rows.combine_chunks()
+    series, at = rows["series"].to_numpy(), rows["at"].to_numpy()
+    span = at // width
+    starts = _starts(series, span)
+    column = {name: rows[name].to_numpy(zero_copy_only=False) for name in SCHEMA.names if not name.endswith("text")}
+    count = column["count"].astype(np.int64)
+    seen = column["samples"] > 0
+    # The neighbour before, of those spans in which there were samples at all, within the same wider span.
+    before = np.full(len(at), -1)
+    with_samples = np.flatnonzero(seen)
+    neighbours = (series[with_samples][1:] == series[with_samples][:-1]) & (
+        span[with_samples][1:] == span[with_samples][:-1]
+    )
+    before[with_samples[1:][neighbours]] = with_samples[:-1][neighbours]
+    has = before >= 0
+    first_at, last_at = _whole(rows, "first_at"), _whole(rows, "last_at")
+    gap = np.maximum(_whole(rows, "gap"), np.where(has, first_at - last_at[before], 0))
+    first_text, last_text = rows["first_text"].combine_chunks(), rows["last_text"].combine_chunks()
+    codes = _codes(pa.concat_arrays([first_text, last_text]))
+    turned = has & (codes[: len(at)] != codes[len(at) :][before])
+    return _table(
+        series=series[starts],
+        at=span[starts] * width,
+        samples=np.add.reduceat(column["samples"].astype(np.int64), starts),
+        numbers=_Numbers(
+            count=np.add.reduceat(count, starts),
+            minimum=np.fmin.reduceat(np.where(count > 0, column["minimum"], np.inf), starts),
+            maximum=np.fmax.reduceat(np.where(count > 0, column["maximum"], -np.inf), starts),
+            first=_pick(column["first"], _first(count > 0, starts)),
+            last=_pick(column["last"], _last(count > 0, starts)),
+            integral=np.add.reduceat(column["integral"], starts),
+            covered=np.add.reduceat(column["covered"].astype(np.int64), starts),
+        ),
+        first=_first(seen, starts),
+        last=_last(seen, starts),
+        first_at=first_at,
+        last_at=last_at,
+        gap=np.maximum.reduceat(gap, starts),
+        first_text=first_text,
+        last_text=last_text,
+        changes=np.add.reduceat(column["changes"].astype(np.int64) + turned, starts),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Numbers:
     count: Whole
@@ -174,6 +222,11 @@ def _pick(values: Numbers, which: Whole) -> Numbers:
 
 def _owner(owner: Whole, which: Whole) -> Whole:
     return np.where(which < 0, -1, owner[which])
+
+
+def _whole(rows: pa.Table, name: str) -> Whole:
+    found: Whole = rows[name].combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _codes(text: pa.Array) -> NDArray[np.int32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from contract.metrics import Quality
 from hub.storage.order import CONFLICT_BIT, conflicts, differs, distinct, marked_as_conflicts, newest
 from hub.storage.questions import Questions, Snapshot, wanted
-from hub.storage.rollups import HOURS_MS, MINUTES_MS, Walk, roll
+from hub.storage.rollups import HOURS_MS, MINUTES_MS, Walk, roll, wider
 from hub.storage.segments import DAY_MS, Kind, Segment, Segments
 from hub.storage.timeseries import INSTRUMENT_BITS
 
@@ -140,10 +140,11 @@ def _rolled_up(dirty: _Dirty, sealed: Snapshot, questions: Questions) -> dict[Ki
     low, high = dirty.span(HOURS_MS)
     rows = questions.samples(sealed, wanted(dirty.series, low - dirty.hold, high))
     samples = walk(rows, dirty.hold[np.searchsorted(dirty.series, rows["series"].to_numpy())])
-    found = {}
+    minutes = roll(samples, MINUTES_MS)
+    found = {Kind.MINUTES: minutes, Kind.HOURS: wider(minutes, HOURS_MS)}
     for kind, width in ((Kind.MINUTES, MINUTES_MS), (Kind.HOURS, HOURS_MS)):
         low, high = dirty.span(width)
-        rolled = roll(samples, width)
+        rolled = found[kind]
         owner, at = np.searchsorted(dirty.series, rolled["series"].to_numpy()), rolled["at"].to_numpy()
         found[kind] = rolled.filter(pa.array((at >= low[owner]) & (at < high[owner])))
     return found

@@ -9,6 +9,7 @@ import json
 import resource
 import tempfile
 import time
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,22 @@ def plainly(table: pa.Table, path: Path) -> tuple[float, int]:
     return cpu() - before, path.stat().st_size
 
 
+def merging(store: EmbeddedStore, sealed: int, reference: float) -> None:
+    """Measure the night's merge of what is sealed with a quarter more that came late."""
+    late = 0
+    for batch, _ in _first(ticks(store), TICKS // 4):
+        for column in (batch.numbers, batch.integers):
+            column.at = array("q", [at + EVERY_MS // 2 for at in column.at])
+        late += batch.samples
+        store.commit(batch, BEGIN + HOUR)
+    store.tend(BEGIN + 2 * HOUR)
+    reset_peak()
+    resting, before = resident(), cpu()
+    store.tend(BEGIN + 24 * HOUR)
+    spent, peak, count = cpu() - before, peak_since_reset(), sealed + late
+    say("merge", spent * 1e6 / count, "CPU-s per million samples", reference, samples=count, mib_more=peak - resting)
+
+
 def main() -> None:
     """Measure everything."""
     commits(1_000, 10)
@@ -162,8 +179,9 @@ def main() -> None:
         sizes = dict.fromkeys(("samples", "minutes", "hours"), 0)
         for one in store._segments.listed:
             sizes[one.kind] += one.bytes
-        rollups = (sizes["minutes"] + sizes["hours"]) / rows
-        say("bytes", sizes["samples"] / rows, "bytes per sample sealed", plain_bytes / rows, rollups=round(rollups, 2))
+        rollups = {f"{kind}_a_sample": round(sizes[kind] / rows, 2) for kind in ("minutes", "hours")}
+        say("bytes", sizes["samples"] / rows, "bytes per sample sealed", plain_bytes / rows, **rollups)
+        merging(store, rows, reference)
 
 
 if __name__ == "__main__":
