@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RATE = 16_000
 SECONDS = 1.5
 ATTEMPTS = 8
+ENDS = {"finished", "stopped", "refused", "failed", "expired"}
 QUIETEST, LOUDEST = 5, 79
 """The loudest is what a demonstration's keys allow at most."""
 
@@ -58,6 +59,10 @@ class Announcer:
     async def announce(self, hamlet: "Hamlet", after: float) -> None:
         """Announce in a hamlet, so many seconds from now or when the hub takes it; what it never takes is no order."""
         await asyncio.sleep(after)
+        async with hamlet.voice:
+            await self._announce(hamlet)
+
+    async def _announce(self, hamlet: "Hamlet") -> None:
         for _ in range(ATTEMPTS):
             devices = await self._world.get("/api/devices") or {"devices": []}
             wanted = configs.speaker(hamlet.node)
@@ -84,12 +89,25 @@ class Announcer:
 
     def _note(self, hamlet: "Hamlet", order: str, volume: int) -> None:
         told = {"order": order, "node": hamlet.node, "speaker": configs.speaker(hamlet.node), "volume": volume}
+        hamlet.orders.append(order)
         with (self._world.folder / "orders.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
 
     def whom(self) -> list[tuple[str, float]]:
         """Return in which hamlets to announce in the next cycle, and when."""
         return [(node, self._chance.uniform(0, 4)) for node in configs.NODES if self._chance.random() < 0.7]
+
+
+async def at_rest(world: "World", hamlet: "Hamlet") -> bool:
+    """Return whether every order of a hamlet has come to an end, as far as the hub knows it."""
+    for order in list(hamlet.orders):
+        told = await world.get(f"/api/announcements/{order}")
+        if told is None:
+            return False
+        if not all(part["stage"] in ENDS for part in told.get("parts", ())):
+            return False
+        hamlet.orders.remove(order)
+    return True
 
 
 def _tone() -> bytes:

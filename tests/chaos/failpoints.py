@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.chaos import configs, private
+from tests.chaos.announcing import at_rest
 from tests.chaos.plan import Step
 from tests.chaos.stores import InfluxStore, Store
 from tests.chaos.world import (
@@ -40,6 +41,7 @@ BORN_WITHIN = 20.0
 HIT_WITHIN = 40.0
 DRAIN_WITHIN = 150.0
 HUB_WITHIN = 60.0
+REST_WITHIN = 60.0
 SEALS_WITHIN = 100.0
 
 
@@ -140,7 +142,13 @@ async def _clock_off(world: World, hamlet: Hamlet, kind: str, off_ms: int, lasts
 
 
 async def _edge_disk_image(world: World, hamlet: Hamlet, lasts: float) -> None:
-    """Put the box's disk back to what it was; what the box had measured since, the hub has by then."""
+    """Put the box's disk back to what it was; what the box had measured and played since, the hub has by then."""
+    async with hamlet.voice:
+        if await reached(partial(at_rest, world, hamlet), REST_WITHIN):
+            await _put_back(world, hamlet, lasts)
+
+
+async def _put_back(world: World, hamlet: Hamlet, lasts: float) -> None:
     box = hamlet.box
     if hamlet.image is None:
         await _copy_disk(world, hamlet, lasts)

@@ -75,6 +75,9 @@ class Hamlet:
     double: Box | None = None
     """The second box with a copy of this one's disk."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    voice: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever asks for an announcement here, or wants none."""
+    orders: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
