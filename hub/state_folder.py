@@ -20,8 +20,13 @@ class FolderInUse(Exception):
 @contextmanager
 def alone(folder: Path, lock: str, otherwise: str) -> Iterator[None]:
     """Hold a lock of the folder, which the kernel gives back however the process ends; raise FolderInUse."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise FolderInUse(
+            f"{folder / lock} cannot be opened ({exc.strerror}): run as the hub's own user, and give it what is its own"
+        ) from exc
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -223,6 +223,13 @@ def test_a_running_hub_is_not_restored_over(state: Path) -> None:
         restored(state, folder)
 
 
+def test_a_folder_of_another_user_is_named_with_the_way_out(state: Path, tmp_path: Path) -> None:
+    folder = backed_up(state)
+    (state / "lock").mkdir()  # stands for a file that may not be opened: root may open any
+    with pytest.raises(state_folder.FolderInUse, match="run as the hub's own user"):
+        restored(state, folder)
+
+
 def test_a_backup_goes_into_an_empty_folder_only(state: Path, tmp_path: Path) -> None:
     folder = backed_up(state)
     before = sorted(folder.rglob("*"))
