@@ -102,6 +102,7 @@ class DayFile:
     def load(self) -> tuple[str | None, Mapping[int, Newest], Sequence[Record]]:
         """Return whose log the file is, the newest samples it knows, and the records that were not folded yet."""
         with closing(sqlite3.connect(self.path, timeout=5)) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # which needs no room on a card that is full
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunks'").fetchone():
                 day_upgrade.upgrade(connection, _SCHEMA, self._log_id)
             origin = connection.execute("SELECT log_id FROM origin").fetchone()
@@ -273,6 +274,7 @@ class DayFile:
                 yield self._writer
                 return
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as reader:
+                reader.execute("PRAGMA locking_mode = EXCLUSIVE")
                 yield reader
 
 

@@ -81,8 +81,12 @@ class DeliveryLog:
             self._load(path)
         self._register.adopt({lineage.epoch for lineage in self._held})
         self._unhanded = {one: ranges & self._held[one] for one, ranges in self._unhanded.items() if one in self._held}
-        for day in self._days.values():
-            self._tidy(day, self._newest, over=True)
+        try:
+            for day in self._days.values():
+                self._tidy(day, self._newest, over=True)
+        except sqlite3.OperationalError as exc:
+            self.refused = True
+            log.error("the delivery log in %s cannot be written: %s; records wait in memory", self._folder, exc)
         self._measure()
         return self
 
@@ -468,7 +472,7 @@ class DeliveryLog:
         today = _day(self._clock.now_ms())
         for name, day in self._days.items():
             over = name not in written and name != today
-            if day.is_open and (over or day.commits >= FOLD_AFTER):
+            if (day.is_open or day.commits) and (over or day.commits >= FOLD_AFTER):
                 self._tidy(day, newest, over=over)
 
     def _tidy(self, day: DayFile, newest: Mapping[int, Newest], *, over: bool) -> None:

@@ -59,6 +59,7 @@ MOST_EXPIRED = 4000
 class LogRegister:
     """Opened by its constructor, which starts a new life of the log; raises sqlite3.OperationalError if it cannot.
 
+    On a card that is full or read-only a log that is there begins its life in memory; `save` puts it on disk.
     A file that is damaged is set aside and a new log begins: a new id, and aliases from a new random base.
     """
 
@@ -82,20 +83,26 @@ class LogRegister:
     def _open(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, check_same_thread=False, timeout=5)
         try:
+            # Without shared memory beside it the file can be opened on a card that is full.
+            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)
             if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its pages contradict each other")
-            self.log_id = self.fact("log_id", secrets.token_hex(8))
+            known = self.fact("log_id", "")
+            self.log_id = known or secrets.token_hex(8)
             self._places = {epoch: place for place, epoch in self._connection.execute("SELECT * FROM epochs")}
-            starts = int(self.fact("starts", "0")) + 1
-            self.epoch = (starts << 32) | secrets.randbits(32)
-            with self._connection:
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO facts VALUES (?, ?)", [("starts", str(starts)), ("log_id", self.log_id)]
-                )
-                self._add_epoch(self.epoch)
+            self._starts = int(self.fact("starts", "0")) + 1
+            self.epoch = (self._starts << 32) | secrets.randbits(32)
+            try:
+                self._begin()
+            except sqlite3.OperationalError as exc:
+                if not known:
+                    raise
+                log.error("%s cannot be written: %s; this life of the log begins in memory", path, exc)
+                self._places[self.epoch] = max(self._places.values(), default=0) + 1
+                self._begun = False
             self._aliases = {
                 (stream, name, DataType(datatype)): alias
                 for alias, stream, name, datatype in self._connection.execute("SELECT * FROM aliases")
@@ -110,6 +117,14 @@ class LogRegister:
         except BaseException:
             self._connection.close()
             raise
+
+    def _begin(self) -> None:
+        with self._lock, self._connection:
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO facts VALUES (?, ?)", [("starts", str(self._starts)), ("log_id", self.log_id)]
+            )
+            self._add_epoch(self.epoch)
+        self._begun = True
 
     def close(self) -> None:
         """Close the file."""
@@ -164,7 +179,9 @@ class LogRegister:
         self._aliases |= {one: number for number, one in enumerate(new, base + 1)}
 
     def save(self) -> None:
-        """Put on disk which aliases were given while the disk refused; raise sqlite3.Error if it still does."""
+        """Put on disk what was begun and given while the disk refused; raise sqlite3.Error if it still does."""
+        if not self._begun:
+            self._begin()
         if self._unsaved:
             self._save(self._unsaved)
             self._unsaved = []

@@ -200,6 +200,59 @@ def test_a_full_disk_keeps_a_bounded_tail_and_recovers(tmp_path: Path, clock: An
         assert MOST_PENDING >= 2000
 
 
+class FullCard(sqlite3.Connection):
+    """A connection to a card that may be full."""
+
+    full = False
+
+    def executemany(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if FullCard.full:
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().executemany(sql, *arguments)
+
+
+def test_a_box_that_starts_on_a_full_card_begins_its_life_in_memory_and_writes_it_down_later(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def connect_to_card(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return connect(*arguments, **options, factory=FullCard)
+
+    monkeypatch.setattr(sqlite3, "connect", connect_to_card)
+    monkeypatch.setattr(FullCard, "full", False)
+    before = DeliveryLog(tmp_path, clock).__enter__()
+    before.append("probe", 1000, ph(1000), KNOWN)
+    before.commit()
+    power_cut(before)
+    FullCard.full = True
+    with DeliveryLog(tmp_path, clock) as log:
+        assert log.refused
+        assert records(log) == [1000], "what is on the card can be read and sent"
+        assert (log.place(before.epoch), log.place(log.epoch)) == (1, 2)
+        alias = log.alias("probe", "Water/Turbidity", DataType.DOUBLE)
+        log.append("probe", 2000, ph(2000), KNOWN)
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            log.commit()
+        FullCard.full = False
+        log.commit()
+        assert records(log) == [1000, 2000]
+    with DeliveryLog(tmp_path, clock) as again:
+        assert [again.place(one.epoch) for one in (before, log, again)] == [1, 2, 3]
+        assert again.alias("probe", "Water/Turbidity", DataType.DOUBLE) == alias
+        assert sorted(records(again)) == [1000, 2000]
+
+
+def test_a_box_without_a_log_does_not_begin_one_on_a_full_card(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *told, **named: connect(*told, **named, factory=FullCard))
+    monkeypatch.setattr(FullCard, "full", True)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        DeliveryLog(tmp_path, clock).__enter__()
+
+
 def test_what_memory_cannot_hold_while_the_disk_is_full_goes_oldest_first_and_is_counted(
     tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
