@@ -13,7 +13,7 @@ from hub.api.span import From, To, span
 from hub.given import Given
 from hub.live_state import UNTOLD_SECONDS, LiveDevice
 from hub.places import Places
-from hub.storage.timeseries import INSTRUMENT_BITS
+from hub.storage.timeseries import INSTRUMENT_BITS, TIME_BITS, TIME_SHIFT
 
 router = APIRouter(prefix="/api/devices", tags=["devices"], responses=RESPONSES)
 
@@ -31,6 +31,7 @@ class ValueOut(BaseModel):
     at: int
     quality: int
     instrument: int
+    time: int
     fresh_until: int
 
 
@@ -81,6 +82,7 @@ class HistoryOut(BaseModel):
     value: list[bool | int | float | str | None] | None = None
     quality: list[int] | None = None
     instrument: list[int] | None = None
+    time: list[int] | None = None
     count: list[int] | None = None
     minimum: list[float | None] | None = None
     maximum: list[float | None] | None = None
@@ -141,6 +143,7 @@ async def history(
     at, more = raw.at[:limit], len(raw.at) > limit
     told |= {"at": at, "value": raw.value[:limit], "quality": raw.quality[:limit]}
     told["instrument"] = [flags & INSTRUMENT_BITS for flags in raw.flags[:limit]]
+    told["time"] = [(flags & TIME_BITS) >> TIME_SHIFT for flags in raw.flags[:limit]]
     if more:
         asked = {"metric": metric, "from": start, "to": end, "limit": limit, "after": at[-1]}
         told["next"] = f"/api/devices/{quote(id)}/history?{urlencode(asked)}"
@@ -181,6 +184,7 @@ def _device(one: LiveDevice, places: Places) -> dict[str, Any]:
                 "at": value.at,
                 "quality": value.quality,
                 "instrument": value.instrument,
+                "time": value.time,
                 "fresh_until": value.fresh_until,
             }
             for name, value in one.values.items()

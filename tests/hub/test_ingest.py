@@ -1,6 +1,7 @@
 """What becomes of messages: good ones are stored once, bad ones never as good, nothing undecided is acknowledged."""
 
 import math
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -228,6 +229,19 @@ async def test_the_hub_tells_its_ledger_after_a_birth_and_what_it_committed_sinc
     await intake.clock.advance(6)
     assert intake.answer(doubt="the clock is wrong") == [], "a hub that must not be believed acknowledges nothing"
     assert intake.answer() == [Committed(positions={LINEAGE: RangeSet([(0, 0)])})]
+
+
+async def test_how_good_the_clock_was_is_stored_and_shown_with_the_sample(intake: Any, make: Any) -> None:
+    now = intake.clock.now_ms()
+    intake.births()
+    for offset, properties in enumerate(({}, {"time": 1}, {"time": 2, "instrument": 1}, {"time": 7})):
+        sample = replace(make.by_alias(PH, DataType.DOUBLE, 7.0, now + offset), properties=properties)
+        intake.give(MessageType.DDATA, make.data(sample, at=now, first=offset, last=offset), "probe")
+        shown = next(one for one in intake.live.devices() if one.key == PROBE).values["Water/pH"]
+        assert (shown.time, shown.instrument) == (properties.get("time", 0) % 7, properties.get("instrument", 0))
+    await intake.commit()
+    flags = intake.store.raw(PROBE, "Water/pH", now, now + 9, 9).flags
+    assert list(flags) == [0, 0b01000, 0b10001, 0]
 
 
 async def test_a_hello_is_handed_on(intake: Any, make: Any) -> None:
