@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]")
+_FIELD_ENDS = 'r["_field"] =~ /{}/'
 _READ = csv.ReadOptions(use_threads=False)
 _TYPES = {
     "double": pa.float64(),
@@ -56,6 +57,12 @@ def where(**columns: str | Iterable[str]) -> str:
         values = [value] if isinstance(value, str) else list(value)
         parts.append("(" + " or ".join(f"{column} == {text(one)}" for one in values) + ")")
     return f" |> filter(fn: (r) => {' and '.join(parts)})"
+
+
+def fields(names: Iterable[str], ending: str) -> str:
+    """Return a filter: the field has one of the names, or an ending, a regular expression of our own."""
+    told = [f'r["_field"] == {text(one)}' for one in sorted(names)]
+    return f" |> filter(fn: (r) => {' or '.join([*told, _FIELD_ENDS.format(ending)])})"
 
 
 def tables(raw: bytes) -> Iterator[pa.Table]:

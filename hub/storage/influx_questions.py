@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,8 @@ QUICK_SECONDS = 2.0
 REST = 20
 """Counting everything that takes longer is followed by a rest of so many times its length."""
 
-_OF_A_VALUE = f"/({QUALITY_FIELD}|{FLAGS_FIELD})$/"
+_TRUST = f"({QUALITY_FIELD}|{FLAGS_FIELD})$"
+"""What ends the names of fields that say how far a value can be trusted."""
 
 Tags = Mapping[str, str]
 Ask = Callable[[str], bytes]
@@ -108,25 +110,41 @@ class InfluxQuestions:
 
     def last(self, group: str | None) -> Rows:
         """Return the newest sample of every series of a group, or of all."""
-        where = "" if group is None else flux.where(group=stored(group))
-        asked = f"{flux.span(self._bucket, BEGINNING, END)}{where} |> last()"
-        shape = '["_measurement", "_field", "_time", "_value", "group", "node", "device"]'
-        told: dict[tuple[str, ...], dict[str, tuple[int, str]]] = {}
-        for table in self._tables(f"{asked} |> toString() |> keep(columns: {shape}) |> group()"):
-            names = [
-                table[one].to_pylist() if one in table.column_names else [""] * table.num_rows
-                for one in ("_measurement", "group", "node", "device", "_field", "_value")
-            ]
-            instants = flux.instants(table["_time"])
-            for at, measurement, *tags, name, text in zip(instants.tolist(), *names, strict=True):
-                told.setdefault((measurement, *tags), {})[name] = (at, text)
-        pieces = []
+        told: dict[tuple[str, ...], dict[str, tuple[int, Any]]] = {}
+        for question in self._last_questions(group):
+            for table in self._tables(question):
+                names = [
+                    table[one].to_pylist() if one in table.column_names else [""] * table.num_rows
+                    for one in ("_measurement", "group", "node", "device", "_field", "_value")
+                ]
+                instants = flux.instants(table["_time"]).tolist()
+                for at, measurement, *tags, name, word in zip(instants, *names, strict=True):
+                    told.setdefault((measurement, *tags), {})[name] = (at, word)
+        keys, rows = [], []
         for series, place in self._all():
-            device = told.get((place.measurement, *map(stored, (series.key.group, series.key.node, series.key.device))))
-            own = {name: device[name] for name in fields_of(place) if name in device} if device else {}
-            if own and (group is None or series.key.group == group):
-                pieces.append((series.key, series.metric, newest(place, own)))
-        return _rows(pieces)
+            key = series.key
+            device = told.get((place.measurement, stored(key.group), stored(key.node), stored(key.device)), {})
+            if any(name in device for name in fields_of(place)):
+                keys.append((key, series.metric))
+                rows.append(newest(place, device))
+        columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+        arrays = [pa.array(one, field.type) for one, field in zip(columns, COLUMNS, strict=True)]
+        return _named(keys, [1] * len(keys), pa.table(arrays, schema=COLUMNS))
+
+    def _last_questions(self, group: str | None) -> Iterator[str]:
+        """Return a question for each measurement and type: tables of one type come together, and are read so."""
+        bare: dict[str, dict[str, set[str]]] = {}
+        for series, place in self._all():
+            if group is None or series.key.group == group:
+                names = bare.setdefault(place.measurement, {}).setdefault(place.letter, set())
+                if not place.field.endswith(f"__{place.letter}"):
+                    names.add(place.field)
+        tag = {} if group is None else {"group": stored(group)}
+        for measurement, letters in bare.items():
+            start = flux.span(self._bucket, BEGINNING, END) + flux.where(_measurement=measurement, **tag)
+            for letter, names in letters.items():
+                yield f"{start}{flux.fields(names, f'__{letter}$')} |> last()"
+            yield f"{start}{flux.fields((), _TRUST)} |> last()"
 
     def export(
         self, start: int, end: int, groups: Collection[str] | None, metrics: Collection[str] | None
@@ -317,7 +335,7 @@ class InfluxQuestions:
             if known is None or (old and (known.took < QUICK_SECONDS or now - known.at > REST * known.took)):
                 whole = flux.span(self._bucket, BEGINNING, END)
                 data = f'{whole} |> filter(fn: (r) => r["_measurement"] != {flux.text(CONFLICT)}'
-                values = self._count(f'{data} and r["_field"] !~ {_OF_A_VALUE})')
+                values = self._count(f'{data} and r["_field"] !~ /{_TRUST}/)')
                 nulls = self._count(f'{data} and r["_field"] =~ /{FLAGS_FIELD}$/ and r["_value"] >= {NULL_BIT})')
                 conflicts = self._count(whole + flux.where(_measurement=CONFLICT))
                 took = time.monotonic() - now
@@ -402,15 +420,18 @@ def _buckets(found: pa.Table, edges: NDArray[np.int64], hold_ms: int) -> Buckets
 
 
 def _rows(pieces: Sequence[tuple[DeviceKey, str, pa.Table]]) -> Rows:
-    """Return samples with their series' names, each distinct text once."""
-    lengths = [one.num_rows for _, _, one in pieces]
+    """Return samples with their series' names."""
+    whole = joined(one for _, _, one in pieces)
+    return _named([(key, metric) for key, metric, _ in pieces], [one.num_rows for _, _, one in pieces], whole)
+
+
+def _named(keys: Sequence[tuple[DeviceKey, str]], lengths: Sequence[int], samples_of: pa.Table) -> Rows:
+    """Return samples with their series' names, each distinct text once; so many rows are of each series."""
     columns = []
     for field in ("group", "node", "device", "metric"):
-        texts = np.array([metric if field == "metric" else getattr(key, field) for key, metric, _ in pieces], object)
+        texts = np.array([metric if field == "metric" else getattr(key, field) for key, metric in keys], object)
         distinct, codes = np.unique(texts, return_inverse=True)
-        repeated = np.repeat(codes.astype(np.int32), lengths) if pieces else np.empty(0, np.int32)
+        repeated = np.repeat(codes.astype(np.int32), lengths) if keys else np.empty(0, np.int32)
         columns.append(pa.DictionaryArray.from_arrays(pa.array(repeated, pa.int32()), pa.array(distinct, pa.string())))
-    whole = joined(one for _, _, one in pieces)
-    whole = whole if whole.num_rows else COLUMNS.empty_table()
-    values = [whole[name].combine_chunks() for name in COLUMNS.names]
-    return pa.table(columns + values, schema=ROWS)
+    whole = samples_of if samples_of.num_rows else COLUMNS.empty_table()
+    return pa.table(columns + [whole[name].combine_chunks() for name in COLUMNS.names], schema=ROWS)

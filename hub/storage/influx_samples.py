@@ -1,6 +1,7 @@
 """Fields of InfluxDB brought together as samples: value, quality and flags of each instant. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -62,21 +63,24 @@ def latest(tables: Sequence[pa.Table], most: int) -> pa.Table:
     return whole.take(pa.array(order[stands][:most]))
 
 
-def newest(place: Place, told: Mapping[str, tuple[int, str]]) -> pa.Table:
-    """Return the newest sample of a series, from the newest point of each of its fields, values as text."""
-    value, quality, flags = fields_of(place)
-    at = max(told[one][0] for one in (value, quality, flags) if one in told)
-    points = {
-        name: Points(np.array([instant], dtype=np.int64), pa.array([text]))
-        for name, (instant, text) in told.items()
-        if instant == at
-    }
-    if value in points:
-        points[value] = Points(points[value].at, _cast(place.letter, points[value].value))
-    for name in (quality, flags):
-        if name in points:
-            points[name] = Points(points[name].at, points[name].value.cast(pa.int64()))
-    return samples(place, points.get)
+def newest(place: Place, told: Mapping[str, tuple[int, Any]]) -> tuple[Any, ...]:
+    """Return the newest sample of a series, columns as COLUMNS, from the newest point of each of its fields."""
+    value, quality, flags = (told.get(one, (None, None)) for one in fields_of(place))
+    at = max(one[0] for one in (value, quality, flags) if one[0] is not None)
+    marks = int(flags[1]) if flags[0] == at else 0
+    number = integer = text = None
+    if value[0] == at and not marks & NULL_BIT:
+        match place.letter:
+            case "f":
+                number = float(value[1])
+            case "s":
+                text = unquote(value[1]) if marks & ENCODED_BIT else str(value[1])
+            case _:
+                integer = int(value[1])
+                if integer > _MOST_INT64:
+                    integer, text = None, str(integer)
+    trust = int(quality[1]) if quality[0] == at else int(Quality.GOOD)
+    return at, number, integer, text, trust, marks & ~OWN_FLAGS
 
 
 def numbers(table: pa.Table) -> NDArray[np.float64]:
@@ -98,19 +102,6 @@ def _laid(at: NDArray[np.int64], points: Points, otherwise: int) -> NDArray[np.i
     if len(points.at):
         laid[np.searchsorted(at, points.at)] = points.value.to_numpy(zero_copy_only=False)
     return laid
-
-
-def _cast(letter: str, text: pa.Array) -> pa.Array:
-    match letter:
-        case "f":
-            return text.cast(pa.float64())
-        case "i":
-            return text.cast(pa.int64())
-        case "u":
-            return text.cast(pa.uint64())
-        case "b":
-            return pc.equal(text, "true")
-    return text
 
 
 def _typed(letter: str, taken: pa.Array, marks: NDArray[np.int64]) -> dict[str, pa.Array]:
