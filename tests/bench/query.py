@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -19,14 +20,14 @@ from contract.catalog import ONLINE, PRESENCE
 from contract.metrics import DataType
 from hub.devices import DeviceKey
 from hub.storage.embedded import EmbeddedStore
-from hub.storage.timeseries import Batch
+from hub.storage.timeseries import Batch, Column
 
 DAY = 86_400_000
 BEGIN, DAYS = 20_000 * DAY, 30
 END = BEGIN + DAYS * DAY
 NODES, HOTSPOTS_A_NODE, NUMBERS = 80, 8, 29_280
 SERIES = NODES * (1 + HOTSPOTS_A_NODE) + NUMBERS
-GOOD = 192 << 8
+SPEAK_MS = 300_000
 
 
 def hotspots() -> list[DeviceKey]:
@@ -35,40 +36,52 @@ def hotspots() -> list[DeviceKey]:
 
 
 def fill(store: EmbeddedStore, samples: int) -> int:
-    """Fill a month day by day, each sealed when the next begins, and merge; return how many samples that is."""
+    """Fill a month day by day, each sealed when the next begins, and merge; return how many samples that is.
+
+    Edge nodes speak of themselves and of their hotspots each 5 minutes; all other series share the rest.
+    """
     chance = np.random.default_rng(7)
-    a_day = max(samples // SERIES // DAYS, 1)
     presence = [
         store.series(DeviceKey(one.group, one.node, ""), PRESENCE + one.device, DataType.STRING) for one in hotspots()
     ]
     load = [store.series(DeviceKey(f"g{n % 20}", f"n{n}", ""), "load", DataType.DOUBLE) for n in range(NODES)]
-    numbers = [
-        store.series(DeviceKey(f"g{n // 8 % 20}", f"n{n // 8 % NODES}", f"d{n // 8}"), f"m{n % 8}", DataType.DOUBLE)
-        for n in range(NUMBERS)
-    ]
-    columns = np.array([*load, *numbers], dtype=np.int32)
-    walk = chance.normal(25, 5, len(columns))
-    down = np.zeros(len(presence), dtype=bool)
-    for day in range(DAYS):
+    numbers = np.array(
+        [
+            store.series(DeviceKey(f"g{n // 8 % 20}", f"n{n // 8 % NODES}", f"d{n // 8}"), f"m{n % 8}", DataType.DOUBLE)
+            for n in range(NUMBERS)
+        ],
+        dtype=np.int32,
+    )
+    spoken = (len(presence) + len(load)) * DAYS * DAY // SPEAK_MS
+    a_day = max((samples - spoken) // NUMBERS // DAYS, 1)
+    walk, down = chance.normal(25, 5, NUMBERS), np.zeros(len(presence), dtype=bool)
+    for day in range(BEGIN, END, DAY):
+        for at in range(day, day + DAY, SPEAK_MS):
+            down ^= chance.random(len(down)) < np.where(down, 0.2, 0.001)
+            if at % (12 * SPEAK_MS) == 0:
+                batch = Batch()
+            put(batch.texts, presence, at, ["unreachable" if one else ONLINE for one in down.tolist()])
+            put(batch.numbers, load, at, chance.random(len(load)).tolist())
+            if (at + SPEAK_MS) % (12 * SPEAK_MS) == 0:
+                store.commit(batch, at)
         for nth in range(a_day):
-            at = BEGIN + day * DAY + nth * DAY // a_day
-            walk += chance.normal(0, 0.05, len(walk))
-            down ^= chance.random(len(down)) < np.where(down, 0.2, 0.002)
+            at = day + nth * DAY // a_day
+            walk += chance.normal(0, 0.05, NUMBERS)
             batch = Batch()
-            jitter = np.repeat(chance.integers(0, 40, len(columns) // 8), 8)
-            for column, series, instants in (
-                (batch.numbers, columns, at + jitter),
-                (batch.texts, np.array(presence, dtype=np.int32), np.full(len(presence), at)),
-            ):
-                column.series.frombytes(series.tobytes())
-                column.at.frombytes(instants.astype(np.int64).tobytes())
-                column.marks.frombytes(np.full(len(series), GOOD, dtype=np.int32).tobytes())
-            batch.numbers.value.frombytes(np.round(walk, 2).tobytes())  # type: ignore[attr-defined]
-            batch.texts.value.extend("unreachable" if one else ONLINE for one in down.tolist())
+            jitter = np.repeat(chance.integers(0, 40, NUMBERS // 8), 8)
+            put(batch.numbers, numbers, at + jitter, np.round(walk, 2))
             store.commit(batch, at)
-        store.tend(BEGIN + (day + 1) * DAY)
+        store.tend(day + DAY)
     store.tend(END + DAY)
-    return a_day * DAYS * SERIES
+    return spoken + a_day * DAYS * NUMBERS
+
+
+def put(column: Column, series: Any, at: Any, values: Any) -> None:
+    """Put one sample of each series at the end of a column."""
+    column.series.frombytes(np.asarray(series, dtype=np.int32).tobytes())
+    column.at.frombytes(np.broadcast_to(np.asarray(at, dtype=np.int64), len(series)).tobytes())
+    column.marks.frombytes(np.full(len(series), 192 << 8, dtype=np.int32).tobytes())
+    column.value.extend(values if isinstance(values, list) else values.tolist())
 
 
 def median_ms(ask: Callable[[], object]) -> float:
