@@ -339,10 +339,11 @@ class DeliveryLog:
             self._register.remember(lost_untold=int(self._register.fact("lost_untold", "0")) - from_disk)
         self._dropped -= records - from_disk
 
-    def expire(self, missing: Missing, *, under: Collection[int], hub_known: bool) -> None:
+    def expire(self, missing: Missing, *, under: Collection[int], hub_known: bool, clock_known: bool) -> None:
         """Unlink the days that must go, as retention.py decides; what is lost by that is on disk before.
 
         `missing` tells what of some positions the hub is not known to have; `under` are the epochs under its floor.
+        A clock of which nobody knows how good it is makes no day old.
         """
         with self._disk:
             now = self._clock.now_ms()
@@ -351,7 +352,7 @@ class DeliveryLog:
             for one in leaving(
                 days,
                 today=_day(now),
-                keep_from=_day(now - KEEP_DAYS * 86_400_000),
+                keep_from=_day(now - KEEP_DAYS * 86_400_000) if clock_known else "",
                 budget=self._budget,
                 hub_known=hub_known,
             ):

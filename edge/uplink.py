@@ -226,7 +226,11 @@ class Uplink:
         async with self._committing:
             with self._disk_may_refuse():
                 await asyncio.to_thread(
-                    self._log.expire, self._delivery.missing, under=self._delivery.under_floor(), hub_known=known
+                    self._log.expire,
+                    self._delivery.missing,
+                    under=self._delivery.under_floor(),
+                    hub_known=known,
+                    clock_known=self._timing() is not Timing.UNKNOWN,
                 )
                 if self._delivery.hub_known:
                     await asyncio.to_thread(self._log.give_up_expired, self._delivery.missing)

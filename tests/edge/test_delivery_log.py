@@ -145,9 +145,11 @@ def test_days_are_files_and_only_old_committed_ones_go(tmp_path: Path, clock: An
         log.append("probe", now, ph(now), KNOWN)
         log.commit()
         assert len(list(tmp_path.glob("????-??-??.db"))) == 2
-        log.expire(all_of_it, under=(), hub_known=True)
+        log.expire(all_of_it, under=(), hub_known=True, clock_known=True)
         assert len(list(tmp_path.glob("????-??-??.db"))) == 2, "what the hub has not is kept, however old"
-        log.expire(nothing_of_it, under=(), hub_known=True)
+        log.expire(nothing_of_it, under=(), hub_known=True, clock_known=False)
+        assert len(list(tmp_path.glob("????-??-??.db"))) == 2, "a clock that nobody knows makes no day old"
+        log.expire(nothing_of_it, under=(), hub_known=True, clock_known=True)
         assert len(list(tmp_path.glob("????-??-??.db"))) == 1
         assert records(log) == [now]
         assert log.untold_lost == 0
@@ -284,10 +286,10 @@ def test_over_the_budget_committed_days_go_first_and_what_is_lost_is_on_disk_bef
                 log.append("probe", at + number, ph(at + number), KNOWN)
             log.commit()
         of_yesterday = RangeSet([(6, 8)])
-        log.expire(lambda lineage, ranges: ranges - of_yesterday, under=(), hub_known=False)
+        log.expire(lambda lineage, ranges: ranges - of_yesterday, under=(), hub_known=False, clock_known=True)
         assert log.held == {Lineage(log.log_id, log.epoch, "probe"): RangeSet([(0, 5), (9, 11)])}
         assert log.untold_lost == 0, "before any hub has answered nothing uncommitted goes"
-        log.expire(all_of_it, under=(), hub_known=True)
+        log.expire(all_of_it, under=(), hub_known=True, clock_known=True)
         assert log.held == {Lineage(log.log_id, log.epoch, "probe"): RangeSet([(9, 11)])}, "today stays"
         assert log.untold_lost == 6
         epoch, log_id = log.epoch, log.log_id
@@ -295,7 +297,7 @@ def test_over_the_budget_committed_days_go_first_and_what_is_lost_is_on_disk_bef
     with DeliveryLog(tmp_path, clock) as again:
         assert again.untold_lost == 6, "it will be told after a power cut, too"
         assert again.lost == {Lineage(log_id, epoch, "probe"): RangeSet([(0, 5)])}
-        again.expire(nothing_of_it, under=[epoch], hub_known=True)
+        again.expire(nothing_of_it, under=[epoch], hub_known=True, clock_known=True)
         assert again.lost, "while something of that life is held the hub may still ask"
 
 
@@ -308,7 +310,7 @@ def test_what_was_let_go_in_good_faith_is_lost_once_a_restored_hub_has_it_no_mor
         clock.wall += (KEEP_DAYS + 2) * DAY
         log.append("probe", clock.now_ms(), ph(clock.now_ms()), KNOWN)
         log.commit()
-        log.expire(nothing_of_it, under=(), hub_known=True)
+        log.expire(nothing_of_it, under=(), hub_known=True, clock_known=True)
         let_go = {Lineage(log.log_id, log.epoch, "probe"): 3, Lineage(log.log_id, log.epoch, "loa"): 2}
         gone = {lineage: RangeSet([(0, count - 1)]) for lineage, count in let_go.items()}
         assert log.expired == gone

@@ -84,7 +84,7 @@ def lives(folder: Path, clock: Any, killer: Killer) -> None:
             if life == 1:
                 oldest = min(day for day in log._days)
                 killer.promised -= {one for one in killer.promised if _day(one[1]) == oldest}
-                log.expire(_only(oldest, log), under=(), hub_known=True)
+                log.expire(_only(oldest, log), under=(), hub_known=True, clock_known=True)
 
 
 def _only(day: str, log: DeliveryLog) -> Callable[[Lineage, RangeSet], RangeSet]:
