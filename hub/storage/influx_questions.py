@@ -22,10 +22,10 @@ from hub.storage.flux import FluxRefused, Points
 from hub.storage.influx_samples import COLUMNS, fields_of, joined, latest, newest, numbers, samples
 from hub.storage.line_protocol import CONFLICT, FLAGS_FIELD, NULL_BIT, QUALITY_FIELD, Place, stored
 from hub.storage.rollups import HOURS_MS, MINUTES_MS
+from hub.storage.samples_as_rows import rows_of, values_of
 from hub.storage.timeseries import (
     HISTORICAL_BIT,
     INSTRUMENT_BITS,
-    ROWS,
     STREAM_GAP_MS,
     Buckets,
     Completeness,
@@ -93,19 +93,17 @@ class InfluxQuestions:
         wanted = {one: self._places_of(self._books.numbers(key, one)) for one in metrics}
         found: dict[tuple[str, int], Value] = {}
         for metric, table in self._of_device(key, wanted, start, end).items():
-            columns = table.to_pydict()
-            values = map(value, columns["number"], columns["integer"], columns["text"])
-            found |= {(metric, at): told for at, told in zip(columns["at"], values, strict=True)}
+            found |= {(metric, at): told for at, told in zip(table["at"].to_pylist(), values_of(table), strict=True)}
         return found
 
     def raw(self, key: DeviceKey, metric: str, start: int, end: int, most: int) -> Raw:
         """Return a page of a series."""
-        columns = self.samples(key, metric, start, end, most).to_pydict()
+        found = self.samples(key, metric, start, end, most)
         return Raw(
-            at=columns["at"],
-            value=[value(*one) for one in zip(columns["number"], columns["integer"], columns["text"], strict=True)],
-            quality=columns["quality"],
-            flags=columns["flags"],
+            at=found["at"].to_pylist(),
+            value=values_of(found),
+            quality=found["quality"].to_pylist(),
+            flags=found["flags"].to_pylist(),
         )
 
     def last(self, group: str | None) -> Rows:
@@ -120,16 +118,17 @@ class InfluxQuestions:
                 instants = flux.instants(table["_time"]).tolist()
                 for at, measurement, *tags, name, word in zip(instants, *names, strict=True):
                     told.setdefault((measurement, *tags), {})[name] = (at, word)
-        keys, rows = [], []
+        found, rows = [], []
         for series, place in self._all():
             key = series.key
             device = told.get((place.measurement, stored(key.group), stored(key.node), stored(key.device)), {})
             if any(name in device for name in fields_of(place)):
-                keys.append((key, series.metric))
+                found.append(series)
                 rows.append(newest(place, device))
         columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
         arrays = [pa.array(one, field.type) for one, field in zip(columns, COLUMNS, strict=True)]
-        return _named(keys, [1] * len(keys), pa.table(arrays, schema=COLUMNS))
+        numbered = pa.array(np.arange(1, len(found) + 1, dtype=np.int32))
+        return rows_of(pa.table([numbered, *arrays], names=["series", *COLUMNS.names]), found)
 
     def _last_questions(self, group: str | None) -> Iterator[str]:
         """Return a question for each measurement and type: tables of one type come together, and are read so."""
@@ -154,19 +153,21 @@ class InfluxQuestions:
         InfluxDB holds nothing still for a reader: what is committed meanwhile may be in it or not.
         """
         wanted: dict[DeviceKey, dict[str, list[Place]]] = {}
+        named = {}
         for one, place in self._all():
+            named[one.key, one.metric] = one
             if (groups is None or one.key.group in groups) and (metrics is None or one.metric in metrics):
                 wanted.setdefault(one.key, {}).setdefault(one.metric, []).append(place)
         for key, of_device in sorted(wanted.items()):
             if end - start <= DAY_MS:
                 found = self._of_device(key, of_device, start, end)
-                yield from (_rows([(key, metric, found[metric])]) for metric in sorted(of_device))
+                yield from (_rows([(named[key, metric], found[metric])]) for metric in sorted(of_device))
                 continue
             for metric in sorted(of_device):
                 for first in range(start, end, MONTH_MS):
                     page = self.samples(key, metric, first, min(first + MONTH_MS, end), MOST_IN_BUCKETS)
                     if page.num_rows:
-                        yield _rows([(key, metric, page)])
+                        yield _rows([(named[key, metric], page)])
 
     def buckets(self, key: DeviceKey, metric: str, start: int, end: int, count: int, hold_ms: int) -> Buckets:
         """Return a series in equal spans of time."""
@@ -295,9 +296,8 @@ class InfluxQuestions:
         found: dict[str, list[tuple[int, str | None]]] = {}
         for one, several in places.items():
             tables = [samples(place, points) for place in several]
-            columns = (latest(tables, MOST_IN_BUCKETS) if tables else COLUMNS.empty_table()).to_pydict()
-            words = map(value, columns["number"], columns["integer"], columns["text"])
-            told = zip(columns["at"], words, strict=True)
+            claims = latest(tables, MOST_IN_BUCKETS) if tables else COLUMNS.empty_table()
+            told = zip(claims["at"].to_pylist(), values_of(claims), strict=True)
             found[one] = [(at, None if word is None else str(word)) for at, word in told]
         return found
 
@@ -392,13 +392,6 @@ class InfluxQuestions:
 _BARE = ' |> drop(columns: ["_start", "_stop", "_measurement"])'
 
 
-def value(number: float | None, integer: int | None, text: str | None) -> Value:
-    """Return the one of three that is a value."""
-    if number is not None:
-        return number
-    return integer if integer is not None else text
-
-
 def _tags(key: DeviceKey) -> Tags:
     tags = {"group": stored(key.group), "node": stored(key.node)}
     return {**tags, "device": stored(key.device)} if key.device else tags
@@ -419,19 +412,8 @@ def _buckets(found: pa.Table, edges: NDArray[np.int64], hold_ms: int) -> Buckets
     return buckets(found["at"].to_numpy(), values, good, edges=edges, hold_ms=hold_ms)
 
 
-def _rows(pieces: Sequence[tuple[DeviceKey, str, pa.Table]]) -> Rows:
+def _rows(pieces: Sequence[tuple[Series, pa.Table]]) -> Rows:
     """Return samples with their series' names."""
-    whole = joined(one for _, _, one in pieces)
-    return _named([(key, metric) for key, metric, _ in pieces], [one.num_rows for _, _, one in pieces], whole)
-
-
-def _named(keys: Sequence[tuple[DeviceKey, str]], lengths: Sequence[int], samples_of: pa.Table) -> Rows:
-    """Return samples with their series' names, each distinct text once; so many rows are of each series."""
-    columns = []
-    for field in ("group", "node", "device", "metric"):
-        texts = np.array([metric if field == "metric" else getattr(key, field) for key, metric in keys], object)
-        distinct, codes = np.unique(texts, return_inverse=True)
-        repeated = np.repeat(codes.astype(np.int32), lengths) if keys else np.empty(0, np.int32)
-        columns.append(pa.DictionaryArray.from_arrays(pa.array(repeated, pa.int32()), pa.array(distinct, pa.string())))
-    whole = samples_of if samples_of.num_rows else COLUMNS.empty_table()
-    return pa.table(columns + [whole[name].combine_chunks() for name in COLUMNS.names], schema=ROWS)
+    whole = joined(one for _, one in pieces)
+    which = np.repeat(np.arange(1, len(pieces) + 1, dtype=np.int32), [one.num_rows for _, one in pieces])
+    return rows_of(whole.add_column(0, "series", pa.array(which, pa.int32())), [one for one, _ in pieces])
