@@ -208,7 +208,7 @@ class EmbeddedStore:
             if self._seal_is_due(now_ms):
                 self._seal()
             self._merge(now_ms // DAY_MS)
-        except OSError as exc:
+        except (OSError, pa.ArrowException) as exc:
             raise StoreUnavailable(f"{self._segments.folder}: {exc}; nothing is lost, it is tried again") from exc
 
     def _took_in(self, table: pa.Table, number: int, received_at: int) -> None:

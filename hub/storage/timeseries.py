@@ -308,7 +308,10 @@ class TimeSeries(Protocol):
         ...
 
     def buckets(self, key: DeviceKey, metric: str, start: int, end: int, count: int, hold_ms: int) -> Buckets:
-        """Return `count` spans of [start, end); a value counts as current for at most `hold_ms`."""
+        """Return `count` spans of [start, end); a value counts as current for at most `hold_ms`.
+
+        Over more than EXACT_EDGES_MS (hub/storage/buckets.py) edges are moved to whole hours or 5 minutes; `at` tells.
+        """
         ...
 
     def availability(
@@ -327,7 +330,8 @@ class TimeSeries(Protocol):
         """Return, by group, the mean over its devices' buckets of one metric.
 
         `mean` is the mean of the devices' means, each device counting once wherever it measured; `minimum` and
-        `maximum` are over all of them, `count` and `covered_seconds` sums; `first` and `last` are means.
+        `maximum` are over all of them, `count` and `covered_seconds` sums; `first` and `last` are means. Edges of
+        spans of 5 minutes and more are moved to whole hours or 5 minutes; `at` tells.
         """
         ...
 

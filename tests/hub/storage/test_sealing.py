@@ -222,3 +222,23 @@ def test_rollups_of_five_minutes_go_after_forty_days_and_answers_stay_what_they_
         assert store.buckets(KEY, "x", BASE, BASE + HOUR, 1, 300_000).count == [3]
     with EmbeddedStore(tmp_path) as store:
         assert sum(store.buckets(*asked).count) == 3
+
+
+def test_a_damaged_segment_is_said_and_neither_answered_from_nor_merged_away(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path) as store:
+        for half in (0, 1):
+            store.commit(batch(store, *range(BASE + half, BASE + 1000, 2)), BASE)
+            store.tend(BASE + HOUR)
+        damaged = segments(store)[0].file
+    path = tmp_path / "segments" / damaged
+    path.write_bytes(path.read_bytes()[:-200] + bytes(200))
+    with EmbeddedStore(tmp_path) as store:
+        with pytest.raises(StoreUnavailable, match=damaged):
+            store.raw(KEY, "x", BASE, BASE + DAY, 10)
+        with pytest.raises(StoreUnavailable, match="nothing is lost"):
+            store.tend(BASE + DAY)
+        assert {one.file for one in segments(store)} == {one.name for one in path.parent.glob("samples*")}
+        store.commit(batch(store, BASE + DAY), BASE + DAY)
+        with pytest.raises(StoreUnavailable):
+            store.tend(BASE + DAY + HOUR)
+        assert store.stats().unsealed == 0, "sealing goes on"
