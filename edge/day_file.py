@@ -11,6 +11,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -276,6 +277,14 @@ class DayFile:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as reader:
                 reader.execute("PRAGMA locking_mode = EXCLUSIVE")
                 yield reader
+
+
+def day_of(at: int) -> str:
+    """Return the UTC day of an instant; what no calendar holds goes to its nearest end."""
+    try:
+        return datetime.fromtimestamp(max(at, 0) / 1000, UTC).strftime("%Y-%m-%d")
+    except (OverflowError, ValueError, OSError):
+        return "9999-12-31"
 
 
 def _up_to(records: Sequence[Record], most_bytes: int) -> list[Record]:

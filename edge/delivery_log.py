@@ -9,24 +9,20 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from itertools import pairwise
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from contract import sparkplug_pb2
-from contract.catalog import INSTRUMENT, QUALITY, TIME
 from contract.clock import Clock
-from contract.metrics import DataType, Instrument, Metric, Quality, Sample, Timing
-from contract.payload import read_properties, read_value
+from contract.metrics import DataType, Metric, Sample
 from contract.positions import EMPTY, Lineage, Position, Positions, RangeSet, difference, union
-from edge.day_file import ChunkUnreadable, DayFile, Newest
-from edge.lanes import Missing
+from edge.day_file import ChunkUnreadable, DayFile, Newest, day_of
+from edge.lanes import Missing, sendable
 from edge.log_register import LogRegister
-from edge.messages import record_metrics
-from edge.record_bytes import Record, RecordsUnreadable
+from edge.messages import read_sample, record_metrics
+from edge.record_bytes import Record, RecordsUnreadable, positions_of
 from edge.retention import KEEP_DAYS, Day, leaving
 
 log = logging.getLogger(__name__)
@@ -213,7 +209,7 @@ class DeliveryLog:
                 newest = dict(self._newest)
             days: dict[str, list[Record]] = {}
             for record in pending:
-                days.setdefault(_day(record.at), []).append(record)
+                days.setdefault(day_of(record.at), []).append(record)
             written: set[int] = set()
             try:
                 if days:
@@ -250,7 +246,7 @@ class DeliveryLog:
                 break
             found += part
             size += sum(len(one.metrics) for one in part)
-        return _sendable([one for one in found if one.offset <= last], most_bytes)
+        return sendable([one for one in found if one.offset <= last], most_bytes)
 
     def _read_from(self, lineage: Lineage, first: int, last: int, most_bytes: int) -> list[Record]:
         end = last
@@ -286,17 +282,7 @@ class DeliveryLog:
         if logged is None:
             return None
         epoch, offset, raw = logged
-        wire = sparkplug_pb2.Payload.Metric.FromString(raw)
-        flags = read_properties(wire)
-        sample = Sample(
-            metric=metric.name,
-            at=wire.timestamp,
-            value=None if wire.is_null else read_value(wire, metric.datatype),
-            quality=Quality(int(str(flags.get(QUALITY, int(Quality.GOOD))))),
-            instrument=Instrument(int(str(flags.get(INSTRUMENT, 0)))),
-            time=Timing(int(str(flags.get(TIME, 0)))),
-        )
-        return sample, Position(self.log_id, epoch, stream, offset)
+        return read_sample(metric, raw), Position(self.log_id, epoch, stream, offset)
 
     @property
     def unhanded(self) -> Positions:
@@ -351,8 +337,8 @@ class DeliveryLog:
             days = [Day(day=day, size=file.size(), uncommitted=_count(absent[day])) for day, file in self._days.items()]
             for one in leaving(
                 days,
-                today=_day(now),
-                keep_from=_day(now - KEEP_DAYS * 86_400_000) if clock_known else "",
+                today=day_of(now),
+                keep_from=day_of(now - KEEP_DAYS * 86_400_000) if clock_known else "",
                 budget=self._budget,
                 hub_known=hub_known,
             ):
@@ -445,7 +431,7 @@ class DeliveryLog:
             self._damaged = union(self._damaged, claimed)
 
     def _taken(self, stream: str, at: int) -> bool:
-        day = self._days.get(_day(at))
+        day = self._days.get(day_of(at))
         try:
             return day is not None and day.taken(stream, at)
         except (sqlite3.Error, RecordsUnreadable):
@@ -462,15 +448,15 @@ class DeliveryLog:
             day = DayFile(self._folder / f"{name}.db", self.log_id)
             day.write(records)
         self._days = {**self._days, name: day}
-        gained = _positions(records)
+        gained = positions_of(records)
         with self._lock:
             self._held = union(self._held, gained)
             self._gained = union(self._gained, gained)
-            self._unhanded = union(self._unhanded, _positions([one for one in records if not one.handed]))
+            self._unhanded = union(self._unhanded, positions_of([one for one in records if not one.handed]))
 
     def _tidy_in_time(self, written: Collection[str], newest: Mapping[int, Newest]) -> None:
         """Fold what has many commits; what is written no more is folded and sealed."""
-        today = _day(self._clock.now_ms())
+        today = day_of(self._clock.now_ms())
         for name, day in self._days.items():
             over = name not in written and name != today
             if (day.is_open or day.commits) and (over or day.commits >= FOLD_AFTER):
@@ -494,21 +480,6 @@ class DeliveryLog:
             log.error("the delivery log in %s cannot be written: %s; records wait in memory", self._folder, exc)
 
 
-def _day(at: int) -> str:
-    """Return the UTC day of an instant; what no calendar holds goes to its nearest end."""
-    try:
-        return datetime.fromtimestamp(max(at, 0) / 1000, UTC).strftime("%Y-%m-%d")
-    except (OverflowError, ValueError, OSError):
-        return "9999-12-31"
-
-
-def _positions(records: Iterable[Record]) -> dict[Lineage, RangeSet]:
-    found: dict[Lineage, RangeSet] = {}
-    for one in records:
-        found[one.lineage] = found.get(one.lineage, EMPTY).add(one.offset, one.offset)
-    return found
-
-
 def _count(positions: Positions) -> int:
     return sum(map(len, positions.values()))
 
@@ -516,14 +487,3 @@ def _count(positions: Positions) -> int:
 def _absent(file: DayFile, missing: Missing) -> Positions:
     found = ((lineage, missing(lineage, ranges)) for lineage, ranges in file.spans.items())
     return {lineage: ranges for lineage, ranges in found if ranges}
-
-
-def _sendable(records: Sequence[Record], most_bytes: int) -> list[Record]:
-    if not records:
-        return []
-    size = len(records[0].metrics)
-    for count, (before, after) in enumerate(pairwise(records), start=1):
-        size += len(after.metrics)
-        if after.offset != before.offset + 1 or after.at <= before.at or size > most_bytes:
-            return list(records[:count])
-    return list(records)

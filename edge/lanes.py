@@ -5,10 +5,12 @@ covered by the hub's answers. What is held, not committed and not in flight is *
 oldest first, as far as the window allows. A flight that stays uncovered beyond our patience is owed again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from contract.positions import Lineage, RangeSet
+from edge.record_bytes import Record
 
 Missing = Callable[[Lineage, RangeSet], RangeSet]
 """From some positions to those of them that the hub is not known to have."""
@@ -63,6 +65,18 @@ def room(window: int, in_the_air: int) -> int:
     """
     left = window - in_the_air
     return min(left, MESSAGE_BYTES) if left > 0 and left >= min(window, MESSAGE_BYTES) // 2 else 0
+
+
+def sendable(records: Sequence[Record], most_bytes: int) -> list[Record]:
+    """Return the first of the records that can be one message: consecutive, instants rising, up to so many bytes."""
+    if not records:
+        return []
+    size = len(records[0].metrics)
+    for count, (before, after) in enumerate(pairwise(records), start=1):
+        size += len(after.metrics)
+        if after.offset != before.offset + 1 or after.at <= before.at or size > most_bytes:
+            return list(records[:count])
+    return list(records)
 
 
 def longer(patience: float) -> float:

@@ -13,7 +13,7 @@ from contract import sparkplug_pb2
 from contract.catalog import BDSEQ, HELLO, INSTRUMENT, KIND, QUALITY, REBIRTH, TIME, UNIT, UPTIME, Kind
 from contract.delivery import DEPTH_METRICS, EPOCH, FIRST, LAST, POSITION_METRICS, Held, held_metrics
 from contract.metrics import DataType, Instrument, Metric, Quality, Sample, Timing, Value
-from contract.payload import Payload, WireMetric, encode
+from contract.payload import Payload, WireMetric, encode, read_properties, read_value
 from contract.positions import NODE_STREAM
 from edge.record_bytes import Record
 
@@ -57,6 +57,20 @@ def record_metrics(
             )
         )
     return encode(Payload(metrics=tuple(metrics)))
+
+
+def read_sample(metric: Metric, raw: bytes) -> Sample:
+    """Return the sample that an encoded metric of a record is."""
+    wire = sparkplug_pb2.Payload.Metric.FromString(raw)
+    flags = read_properties(wire)
+    return Sample(
+        metric=metric.name,
+        at=wire.timestamp,
+        value=None if wire.is_null else read_value(wire, metric.datatype),
+        quality=Quality(int(str(flags.get(QUALITY, int(Quality.GOOD))))),
+        instrument=Instrument(int(str(flags.get(INSTRUMENT, 0)))),
+        time=Timing(int(str(flags.get(TIME, 0)))),
+    )
 
 
 def data(

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from contract.positions import Lineage
+from contract.positions import EMPTY, Lineage, RangeSet
 
 _HEAD = struct.Struct("<QQqBHI")
 _EVENT, _HANDED = 1, 2
@@ -94,3 +94,11 @@ def chunks_of(records: Sequence[Record]) -> Iterable[tuple[int, int, int, int, b
 def _chunk(run: Sequence[Record]) -> tuple[int, int, int, int, bytes]:
     instants = [one.at for one in run]
     return run[0].offset, run[-1].offset, min(instants), max(instants), packed(run)
+
+
+def positions_of(records: Iterable[Record]) -> dict[Lineage, RangeSet]:
+    """Return where records stand."""
+    found: dict[Lineage, RangeSet] = {}
+    for one in records:
+        found[one.lineage] = found.get(one.lineage, EMPTY).add(one.offset, one.offset)
+    return found

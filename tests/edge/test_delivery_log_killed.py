@@ -12,6 +12,7 @@ import pytest
 from contract.catalog import CATALOG, Kind
 from contract.metrics import Sample
 from contract.positions import Lineage, RangeSet
+from edge.day_file import day_of
 from edge.delivery_log import DeliveryLog
 
 KNOWN = {one.name: one for one in CATALOG[Kind.WATER_PROBE].metrics}
@@ -83,7 +84,7 @@ def lives(folder: Path, clock: Any, killer: Killer) -> None:
                     killer.given.add(("probe", record.at))
             if life == 1:
                 oldest = min(day for day in log._days)
-                killer.promised -= {one for one in killer.promised if _day(one[1]) == oldest}
+                killer.promised -= {one for one in killer.promised if day_of(one[1]) == oldest}
                 log.expire(_only(oldest, log), under=(), hub_known=True, clock_known=True)
 
 
@@ -91,12 +92,6 @@ def _only(day: str, log: DeliveryLog) -> Callable[[Lineage, RangeSet], RangeSet]
     """Call one day committed, and nothing else."""
     spans = log._days[day].spans
     return lambda lineage, ranges: ranges - spans.get(lineage, RangeSet())
-
-
-def _day(at: int) -> str:
-    from edge.delivery_log import _day
-
-    return _day(at)
 
 
 def test_whatever_statement_a_kill_comes_before_what_was_promised_is_held_once_and_can_be_read(
