@@ -42,9 +42,13 @@ def _works(command: Sequence[str]) -> bool:
 def _forwarding(command: Sequence[str]) -> int:
     """Run a command in a process group of its own and hand on the signals that end it: unshare keeps them."""
     child = subprocess.Popen(command, env={**os.environ, INSIDE: "yes", "PATH": TOOLS}, process_group=0)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: os.killpg(child.pid, signal.SIGTERM))
-    return child.wait()
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, lambda *_: os.killpg(child.pid, signal.SIGTERM)) for name in names]
+    try:
+        return child.wait()
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
 
 
 async def prepare() -> None:
