@@ -439,6 +439,8 @@ class DeliveryLog:
 
     def _write(self, name: str, records: Sequence[Record]) -> None:
         day = self._days.get(name) or DayFile(self._folder / f"{name}.db", self.log_id)
+        # Known before it is written: where the disk refuses, the next try finds this open file, and not its lock.
+        self._days = {**self._days, name: day}
         try:
             day.write(records)
         except sqlite3.DatabaseError as exc:
@@ -446,8 +448,8 @@ class DeliveryLog:
                 raise
             self._set_aside(day, f"is damaged ({exc})", f"broken-{self._clock.now_ms()}")
             day = DayFile(self._folder / f"{name}.db", self.log_id)
+            self._days = {**self._days, name: day}
             day.write(records)
-        self._days = {**self._days, name: day}
         gained = positions_of(records)
         with self._lock:
             self._held = union(self._held, gained)

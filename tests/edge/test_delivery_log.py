@@ -301,6 +301,23 @@ def test_over_the_budget_committed_days_go_first_and_what_is_lost_is_on_disk_bef
         assert again.lost, "while something of that life is held the hub may still ask"
 
 
+def test_a_day_that_begins_on_a_full_disk_is_written_once_there_is_room(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> bytes:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with DeliveryLog(tmp_path, clock) as log:
+        log.append("probe", clock.now_ms(), ph(clock.now_ms()), KNOWN)
+        with monkeypatch.context() as patched:
+            patched.setattr("edge.day_file.packed", full)
+            with pytest.raises(sqlite3.OperationalError) as refused:
+                log.commit()
+        log.commit()
+        assert records(log) == [clock.now_ms()]
+        assert refused.value is not None, "whoever still holds the refusal holds no lock with it"
+
+
 def test_what_was_let_go_in_good_faith_is_lost_once_a_restored_hub_has_it_no_more(tmp_path: Path, clock: Any) -> None:
     with DeliveryLog(tmp_path, clock) as log:
         for stream, count in (("probe", 3), ("loa", 2)):
