@@ -395,10 +395,10 @@ def generate(seed: int, chosen: Sequence[str] = ()) -> list[Move]:
             kinds.append(first)
     weights = [OFTEN.get(one, 1.0) for one in kinds]
     moves: list[Move] = [("beats", chance.randint(2, 8), chance.choice((1, 5, 10)))]
-    for _ in range(chance.randint(4, 16)):
+    for _ in range(chance.randint(3, 11)):
         kind = chance.choices(kinds, weights)[0]
         moves.append((kind, *(chance.randint(low, high) for low, high in FAULTS[kind][1])))
-        moves.append(("beats", chance.randint(0, 6), chance.choice((1, 5, 5, 10, 20))))
+        moves.append(("beats", chance.randint(0, 4), chance.choice((1, 5, 5, 10, 20))))
     return moves
 
 

@@ -54,7 +54,7 @@ SHOWN_BY: dict[str, tuple[int, Sequence[Move]]] = {
         [("power", 1, 4, 0, 1), ("kill", 2, 3), ("lose_data", 0, 2), ("beats", 5, 5), ("kill", 0, 0), ("beats", 3, 1)],
     ),
     "floor_from_where_it_stands": (2_000_001, RESTORED_OLDER),
-    "only_under_forgotten": (1_000_010, [("beats", 3, 5), ("restarts", 2, 7)]),
+    "only_under_forgotten": (4, [("beats", 3, 5), ("restarts", 2, 7), ("beats", 30, 5)]),
     "wild_not_acknowledged": (1_000_005, [("clock", 0, 1973, 0), ("beats", 4, 5)]),
     "backoff_resets_late": (4, [("beats", 4, 5), ("image", 0), ("clone", 0, 1), ("beats", 70, 1)]),
     "client_id_is_node_id": (4, [("beats", 4, 5), ("image", 0), ("clone", 0, 1), ("beats", 60, 20)]),

@@ -148,7 +148,7 @@ class World:
             self.broken_line(box.line)
             box.start(self.now)
         self._drain()
-        for _ in range(15):
+        for _ in range(8):  # more than a ledger interval
             self.beat(10)
 
     def _drain(self) -> None:
@@ -159,7 +159,7 @@ class World:
             self.beat(300 if holding else 5 if steps < 30 else 20)
             end += 300 if holding else 0
             steps += 1
-            if steps >= 15 and all(one.uplink is not None and not one.uplink.uncommitted() for one in self.boxes):
+            if steps >= 6 and all(one.uplink is not None and not one.uplink.uncommitted() for one in self.boxes):
                 return
         late = {one.name: one.uplink.uncommitted() for one in self.boxes if one.uplink is not None}
         raise PromiseBroken(f"records are not committed {MOST_SETTLING:.0f} s after all faults stopped: {late}")
