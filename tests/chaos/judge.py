@@ -117,6 +117,9 @@ def main() -> int:
     write_lines(folder / "in_flight.jsonl", verdict.in_flight)
     write_lines(folder / "findings.jsonl", verdict.findings)
     told, wrong = summary(run, faults, verdict)
+    for device in sorted({str(one["device"]) for one in verdict.in_flight}):
+        serials = ", ".join(str(one["serial"]) for one in verdict.in_flight if one["device"] == device)
+        print(f"judge: in flight of {device}: {serials}", file=sys.stderr)  # noqa: T201
     print(json.dumps(told))  # noqa: T201  # what it is for
     for one in wrong:
         print(f"judge: {one}", file=sys.stderr)  # noqa: T201

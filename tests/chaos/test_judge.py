@@ -31,6 +31,7 @@ class Folder:
     kinds: list[str] = field(default_factory=list)
     orders: list[dict[str, Any]] = field(default_factory=list)
     recorded: list[dict[str, Any]] = field(default_factory=list)
+    said: str = ""
 
     def __post_init__(self) -> None:
         for number in range(20):
@@ -104,6 +105,7 @@ class Folder:
             [sys.executable, "-I", "-S", JUDGE, self.path], capture_output=True, text=True, timeout=30, check=False
         )
         assert done.stdout, done.stderr
+        self.said = done.stderr
         return done.returncode, json.loads(done.stdout)
 
 
@@ -277,6 +279,7 @@ def test_a_serial_answered_just_before_a_kill_is_in_flight_and_listed(folder: Fo
     assert told["produced"] == told["stored"] + told["in_flight"]
     (listed,) = (json.loads(one) for one in (folder.path / "in_flight.jsonl").read_text().splitlines())
     assert (listed["device"], listed["serial"], listed["because"]) == ("plain", 19, "edge_kill")
+    assert "in flight of plain: 19\n" in folder.said
 
 
 def test_a_serial_answered_long_before_a_kill_is_lost(folder: Folder) -> None:
