@@ -23,11 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tally = Tally()
     for part in _parts(told.seed, told.schedules, max(told.processes, 1)):
         tally.add(part)
+        for seed, outcome in part.failures.items():
+            print(f"schedule {seed}: {outcome}", file=sys.stderr)
         if not told.json:
             print(f"{tally.schedules} schedules, {len(tally.failures)} failed", file=sys.stderr)
     seeds = sorted(tally.failures)
-    for seed in seeds:
-        print(f"schedule {seed}: {tally.failures[seed]}", file=sys.stderr)
     if told.shorten and seeds:
         with quiet():
             print(f"shortened: {shorter(generate(seeds[0]), seeds[0])}", file=sys.stderr)

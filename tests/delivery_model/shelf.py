@@ -103,7 +103,10 @@ class Shelf:
                 for offset in range(one.first, one.last + 1):
                     samples.aside[one.lineage, offset] = one
         for node, count in Counter(node.node for node, *_ in batch.committed).items():
-            wrong = sum(one.key.node == node and one.reason == "impossible_time" for one in batch.quarantined)
+            wrong = sum(
+                one.key.node == node and one.reason == "impossible_time" and received_at - one.received_at < 30_000
+                for one in batch.quarantined
+            )
             self._times.append((self.now(), node, count, wrong))
         samples.received = max(samples.received, received_at)
 
