@@ -35,8 +35,8 @@ def begun(
     now: float, *, trusted: bool, has_clock: bool, last_logged: int | None, was_synchronised: bool
 ) -> Timekeeping:
     """Return what is known when the agent starts; `has_clock`: a real-time clock that runs without power."""
-    blind = not (trusted or has_clock or last_logged is None)
-    at_least = last_logged + AFTER_LAST_LOGGED if blind and last_logged is not None else None
+    kept_by_others = trusted or has_clock
+    at_least = None if kept_by_others or last_logged is None else last_logged + AFTER_LAST_LOGGED
     return Timekeeping(began=now, trusted=trusted, at_least=at_least, was_synchronised=was_synchronised)
 
 

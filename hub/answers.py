@@ -11,8 +11,9 @@ WINDOW = 256 * 1024
 """Bytes an edge node may have under way uncommitted, history and resends."""
 
 ALL_WINDOWS = 6 * 1024 * 1024
-LEAST_WINDOW = 8 * 1024
 """What all that have much to send may have under way together: live readings queue behind it, and must not be late."""
+
+LEAST_WINDOW = 8 * 1024
 
 COMMITTED_EVERY = 5.0
 LEDGER_EVERY = 60.0

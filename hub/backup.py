@@ -140,17 +140,18 @@ def _copy_databases(state: Path, folder: Path) -> list[str]:
     if (state / PEOPLE).is_file():
         _copy_database(state / PEOPLE, folder / PEOPLE)
         names.append(PEOPLE)
-    for attempt in range(MERGED_MEANWHILE):
+    chances = MERGED_MEANWHILE
+    while True:
+        chances -= 1
         _copy_database(state / STORE, folder / STORE)
         try:
             with _pinned(state, segments_of(folder / STORE)) as pins:
                 return [*names, STORE, *_copy_each(pins, folder, SEGMENTS)]
         except FileNotFoundError:
             # A merge ended between copy and pin; its rows were committed before it unlinked, so look again.
-            if attempt == MERGED_MEANWHILE - 1:
+            if not chances:
                 raise
             (folder / STORE).unlink()
-    raise AssertionError  # pragma: no cover
 
 
 def segments_of(store: Path) -> list[str]:

@@ -92,11 +92,6 @@ def raise_floor(view: NodeView, batch: Batch) -> bool:
     return True
 
 
-def owing(view: NodeView) -> int | None:
-    """Return the listed epoch that keeps the floor where it is, None if none does."""
-    return None if view.held is None else next(iter(floor.above(view.floor, view.held)), None)
-
-
 def spent(view: NodeView) -> bool:
     """Return whether the floor reached the end of a full list: the edge node has more, and can list it now."""
     listed = () if view.held is None else floor.listed(view.held)

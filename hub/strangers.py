@@ -26,7 +26,6 @@ class Strangers:
         self._own = frozenset(own)
         self._silent: OrderedDict[NodeKey, None] = OrderedDict()
         self._spent = 0
-        self.forgotten = 0
 
     def __contains__(self, node: NodeKey) -> bool:
         return node not in self._own
@@ -40,7 +39,6 @@ class Strangers:
         self._silent.move_to_end(node)
         if len(self._silent) <= MOST:
             return None
-        self.forgotten += 1
         return self._silent.popitem(last=False)[0]
 
     def may_add(self, metrics: int) -> bool:

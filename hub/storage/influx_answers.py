@@ -1,6 +1,5 @@
 """What an InfluxDB's answer to a write means, and how the bad ones are sifted out of a request. Pure."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,7 +39,7 @@ class Refusal:
     expired: bool
 
 
-_TOO_OLD = re.compile(r"outside retention policy|retention policy")
+_TOO_OLD = "retention policy"
 MOST_MESSAGE = 200
 
 
@@ -82,6 +81,6 @@ def sift(records: Sequence[Record], send: Callable[[str], Answer], lines: int) -
             waiting += [[Record(record.head, record.at, {number: text})] for number, text in record.fields.items()]
             continue
         (series,) = record.fields
-        expired = answer.verdict is Verdict.PARTLY and _TOO_OLD.search(answer.message) is not None
+        expired = answer.verdict is Verdict.PARTLY and _TOO_OLD in answer.message
         refused.append(Refusal(record=record, series=series, message=answer.message, expired=expired))
     return refused

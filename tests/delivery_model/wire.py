@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from contract.clock import Clock
 from edge.broker import BrokerLost, Message, Server
@@ -53,12 +53,6 @@ class Line:
     late: deque[tuple[float, Message]] = field(default_factory=deque)
     answers: list[Message] = field(default_factory=list)
     """Everything that was sent to this box, for answers that come again much later."""
-
-
-class Taker(Protocol):
-    """Who hears everything: the hub, or a foreign host."""
-
-    port: Port | None
 
 
 class Broker:

@@ -1,103 +1,19 @@
 """From a recorded sample to a committed row and back: edge uplink, real broker, hub ingest, embedded store."""
 
-import asyncio
-import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contract.catalog import CATALOG, Kind
+from contract.catalog import Kind
 from contract.clock import SystemClock
 from contract.metrics import Sample
-from edge.broker import Server
-from edge.delivery_log import DeliveryLog
-from edge.sender import DeviceBirth
-from edge.uplink import Settings, Uplink
-from hub.broker import Broker
-from hub.broker import Settings as BrokerSettings
-from hub.counters import Counters
-from hub.devices import DeviceKey, NodeKey
-from hub.ingest import Ingest
-from hub.ingest import Settings as IngestSettings
-from hub.live_state import LiveState
+from edge.uplink import Uplink
+from hub.devices import DeviceKey
 from hub.presence import State
-from hub.storage.embedded import EmbeddedStore
+from tests.flow.hub_and_edge_node import NODE, PROBE, edge_at, hub_at
 
 pytestmark = pytest.mark.broker
-
-NODE = NodeKey("c7k2m", "c7k2m-01")
-PROBE = DeviceKey("c7k2m", "c7k2m-01", "probe-01")
-
-
-@dataclass
-class Hub:
-    ingest: Ingest
-    store: EmbeddedStore
-    live: LiveState
-    broker: Broker
-    counters: Counters
-
-
-@asynccontextmanager
-async def hub_at(folder: Path, port: int) -> AsyncIterator[Hub]:
-    clock, counters = SystemClock(), Counters()
-    folder.mkdir(exist_ok=True)
-    with EmbeddedStore(folder) as store:
-        live = LiveState(clock, [NODE])
-        broker = Broker(
-            BrokerSettings(host="127.0.0.1", port=port, host_id="hub"), state_file=folder / "state", clock=clock
-        )
-        ingest = Ingest(
-            broker=broker,
-            store=store,
-            live=live,
-            clock=clock,
-            counters=counters,
-            settings=IngestSettings(ask_kernel=False),
-            on_hello=lambda node, raw: None,
-            on_events=lambda: None,
-        )
-        tasks = [asyncio.create_task(broker.run()), asyncio.create_task(ingest.run())]
-        try:
-            yield Hub(ingest, store, live, broker, counters)
-        finally:
-            for task in reversed(tasks):
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def edge_at(folder: Path, port: int) -> AsyncIterator[Uplink]:
-    async def ignore(name: str, value: str) -> None: ...
-
-    clock = SystemClock()
-    with DeliveryLog(folder, clock) as delivery_log:
-        uplink = Uplink(
-            Settings(
-                group=NODE.group,
-                node=NODE.node,
-                brokers=[Server(host="127.0.0.1", port=port)],
-                primary_host="hub",
-                birth_jitter=0,
-                commit_interval=0.2,
-            ),
-            delivery_log=delivery_log,
-            devices={"probe-01": DeviceBirth(kind=Kind.WATER_PROBE, metrics=CATALOG[Kind.WATER_PROBE].metrics)},
-            clock=clock,
-            hello=lambda: "",
-            on_broadcast=ignore,
-            chance=random.Random(1),
-        )
-        running = asyncio.create_task(uplink.run())
-        try:
-            yield uplink
-        finally:
-            await uplink.end(0)
-            await asyncio.wait_for(running, 10)
 
 
 async def measure(uplink: Uplink, count: int, start: float = 7.0) -> None:

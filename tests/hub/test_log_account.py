@@ -292,7 +292,7 @@ async def test_strangers_that_nobody_configured_are_bounded_and_the_longest_sile
     known = {key.node for key in intake.ingest._nodes}
     assert known == {"n-01", "x-4", "x-2", "x-5"}
     assert {one.key.node for one in intake.live.devices()} == known
-    assert intake.ingest._strangers.forgotten == 3
+    assert intake.ingest._counters.strangers_forgotten._value.get() == 3
 
 
 async def test_metrics_invented_by_strangers_do_not_fill_the_store(
