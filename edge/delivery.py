@@ -151,8 +151,11 @@ class Delivery:
     def list_held(self) -> Held:
         """Return what a birth says of the log now."""
         log, self._listed_at, self._list_untrue = self._log, self._clock.monotonic(), False
+        # Before a hub has told its floor, the last one that was told: a hub that has it no more then says so, and is
+        # told from further down what nobody holds any more.
+        floor = self.floor if self.hub_known else log.kept_floor
         told = self._listing = listing.listing(
-            (log.held, log.lost), running=log.epoch, floor=self.floor, most=MOST_HELD, place=log.place
+            (log.held, log.lost, log.expired), running=log.epoch, floor=floor, most=MOST_HELD, place=log.place
         )
         self._named = frozenset(told.epochs)
         return Held(
@@ -167,7 +170,8 @@ class Delivery:
     def must_list_again(self) -> bool:
         """Return whether the node must be born again, to name other epochs or to take back what is not true."""
         untrue = self._list_untrue and self._clock.monotonic() - self._listed_at >= LIST_AGAIN_EVERY
-        return untrue or listing.list_again(self._listing, self.floor, self._log.place)
+        moved = self.hub_known and listing.list_again(self._listing, self.floor, self._log.place)
+        return untrue or moved
 
     def next_owed(self) -> Owed | None:
         """Return the oldest records that are owed and as much of them as the window leaves room for, None for none."""

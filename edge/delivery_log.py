@@ -113,6 +113,16 @@ class DeliveryLog:
         return self._register.expired
 
     @property
+    def kept_floor(self) -> int | None:
+        """The floor that a hub told last, on disk: where the first birth of the next life lists from."""
+        return self._register.floor
+
+    def keep_floor(self, floor: int | None) -> None:
+        """Put the hub's floor on disk."""
+        with self._disk:
+            self._register.keep_floor(floor)
+
+    @property
     def pending(self) -> int:
         """How many records wait for the next commit."""
         return len(self._pending)

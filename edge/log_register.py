@@ -108,6 +108,8 @@ class LogRegister:
                 for alias, stream, name, datatype in self._connection.execute("SELECT * FROM aliases")
             }
             self._bdseq = int(self.fact("bdseq", "-1"))
+            told = self.fact("floor", "")
+            self.floor = int(told) if told else None
             self.lost = self._ranges("lost")
             self.expired: Positions = {
                 Lineage(self.log_id, epoch, stream): RangeSet([(0, last)])
@@ -232,6 +234,11 @@ class LogRegister:
             self.lost = kept
             with self._lock, self._connection:
                 self._put_ranges("lost", kept)
+
+    def keep_floor(self, floor: int | None) -> None:
+        """Put the hub's floor on disk."""
+        self.remember(floor="" if floor is None else floor)
+        self.floor = floor
 
     def note_expired(self, positions: Positions) -> None:
         """Put on disk how far the streams of a day went that is about to go: a hub may come back without it."""

@@ -208,6 +208,7 @@ class Uplink:
             await self._clock.sleep(self._settings.commit_interval)
             await self._commit()
             await self._look_at_oldest()
+            await self._keep_floor()
             if self._clock.monotonic() >= expire_due:
                 expire_due = self._clock.monotonic() + EXPIRE_EVERY
                 await self._expire()
@@ -220,6 +221,11 @@ class Uplink:
             with contextlib.suppress(sqlite3.Error):
                 await asyncio.to_thread(self._log.commit)
         self._delivery.reckon()
+
+    async def _keep_floor(self) -> None:
+        if self._delivery.hub_known and self._delivery.floor != self._log.kept_floor:
+            with self._disk_may_refuse():
+                await asyncio.to_thread(self._log.keep_floor, self._delivery.floor)
 
     async def _expire(self) -> None:
         known = self._delivery.hub_known or self._clock.monotonic() - self._identity.started >= ANSWER_WITHIN

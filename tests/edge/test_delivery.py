@@ -281,3 +281,21 @@ def test_what_is_asked_at_each_tick_does_not_cost_more_when_the_log_is_long(tmp_
             delivery.depth()
         assert asked <= 100 * 6
         assert epochs
+
+
+def test_the_first_birth_of_a_life_lists_from_the_floor_told_last_until_a_hub_tells_another(
+    tmp_path: Path, clock: Any
+) -> None:
+    epochs = lived(tmp_path, clock, 3)
+    with DeliveryLog(tmp_path, clock) as log:
+        delivery = Delivery(log, clock)
+        assert delivery.list_held().floor is None, "no hub ever told one"
+        delivery.answered(ledger(log, floors=(epochs[1],)))
+        log.keep_floor(delivery.floor)
+    with DeliveryLog(tmp_path, clock) as log:
+        delivery = Delivery(log, clock)
+        assert delivery.list_held().floor == epochs[1]
+        assert not delivery.must_list_again(), "nobody has said anything else"
+        delivery.answered(ledger(log))
+        assert delivery.must_list_again(), "a hub restored from a backup has that floor no more"
+        assert delivery.list_held().floor is None
