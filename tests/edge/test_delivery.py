@@ -290,7 +290,7 @@ def test_the_first_birth_of_a_life_lists_from_the_floor_told_last_until_a_hub_te
     with DeliveryLog(tmp_path, clock) as log:
         delivery = Delivery(log, clock)
         assert delivery.list_held().floor is None, "no hub ever told one"
-        delivery.answered(ledger(log, floors=(epochs[1],)))
+        delivery.answered(ledger(log, (epochs[1], 0, 0), floors=(epochs[1],)))
         log.keep_floor(delivery.floor)
     with DeliveryLog(tmp_path, clock) as log:
         delivery = Delivery(log, clock)
