@@ -1,4 +1,4 @@
-"""`hamlet-hub serve|check|backup|restore|quarantine|signer|trust|sample-config`: the hub, its copies and its keys."""
+"""`hamlet-hub serve|check|backup|restore|quarantine|verify-audit|...`: the hub, its copies and its keys."""
 
 import argparse
 import asyncio
@@ -13,6 +13,7 @@ from types import ModuleType
 from urllib.parse import urlencode
 
 from contract.clock import SystemClock
+from hub import audit_check
 from hub.config import SAMPLE, ConfigRefused, load
 from hub.signer import ceremony, process
 from hub.signer import config as signer_config
@@ -41,6 +42,8 @@ def main() -> int:
                 _copy(asked.command, asked.file, asked.folder)
             case "quarantine":
                 _quarantine(asked.what, asked.file, asked.node)
+            case "verify-audit":
+                return audit_check.main(asked.file, heads=asked.heads, export=asked.export, key=asked.key)
             case "check":
                 _server().checked(asked.file)
                 print(f"{asked.file}: good")
@@ -150,6 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     aside.add_argument("what", choices=["list", "retry"])
     aside.add_argument("file", type=Path)
     aside.add_argument("--node", help="of one edge node, as GROUP/NODE")
+    verify = commands.add_parser("verify-audit", help="say whether the record of acts is as it was written")
+    verify.add_argument("file", type=Path, help="the hub's configuration")
+    verify.add_argument("--heads", type=Path, help="heads that another machine kept; else those of the configuration")
+    verify.add_argument("--export", type=Path, help="check this export instead of the hub's own record")
+    verify.add_argument("--key", help="whose export it must be: the public audit key, base64; else this hub's own")
     sample = commands.add_parser("sample-config", help="print a file with every key explained")
     sample.add_argument("--signer", action="store_true", help="that of the signer")
     trust = commands.add_parser("trust", help="make keys for a demonstration, believed by boxes set to demo only")

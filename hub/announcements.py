@@ -14,6 +14,7 @@ from contract.catalog import OUTCOME
 from contract.clock import Clock
 from contract.commands import FINAL, Stage, settle
 from hub.audio import AudioStore
+from hub.audit import Act, Person
 from hub.devices import DeviceKey, NodeKey
 from hub.dispatch import Delivery, Dispatch
 from hub.signer.client import Made, SignerClient, SignerRefused, SignerUnavailable
@@ -48,7 +49,7 @@ class Request:
     """What somebody wants to be heard: text or an audio file, where, how loud (0-100), who asks and why."""
 
     speakers: Sequence[DeviceKey]
-    issuer: str
+    by: Person
     volume: int = 60
     text: str = ""
     audio: bytes | None = None
@@ -120,7 +121,7 @@ class Announcements:
             programme = await self._audio.from_text(request.text)
         made = await self._signed(
             self._signer.play(
-                issuer=request.issuer,
+                issuer=request.by.account,
                 why=request.why,
                 program=[programme.step()],
                 text=request.text,
@@ -134,7 +135,7 @@ class Announcements:
             id=made.id,
             created_at=now,
             expires_at=made.expires_at,
-            issuer=request.issuer,
+            issuer=request.by.name or request.by.account,
             text=request.text,
             filename=request.filename,
             sha256=programme.sha256,
@@ -142,12 +143,12 @@ class Announcements:
             volume=request.volume,
             parts=tuple(self._waiting(one, now) for one in dict.fromkeys(request.speakers)),
         )
-        self._store.add(announcement, why=request.why)
+        self._store.add(announcement, _made(announcement, request))
         self._send(announcement, made.id, made.expires_at, NOT_CONFIRMED)
         self._touch()
         return announcement
 
-    async def stop(self, wanted: str, issuer: str) -> Announcement:
+    async def stop(self, wanted: str, by: Person) -> Announcement:
         """Have a stop signed for an announcement and begin to send it; raise AnnouncementRefused."""
         announcement = self._store.get(wanted)
         if announcement is None:
@@ -156,7 +157,7 @@ class Announcements:
             return announcement
         made = await self._signed(
             self._signer.stop(
-                issuer=issuer,
+                issuer=by.account,
                 why="stop",
                 stops=[announcement.id],
                 targets=sorted({part.device.node for part in announcement.parts}),
@@ -164,7 +165,8 @@ class Announcements:
             )
         )
         stop = Stop(order=made.id, announcement=announcement.id, expires_at=made.expires_at)
-        self._store.add_stop(stop, at=self._clock.now_ms(), who=issuer)
+        at = self._clock.now_ms()
+        self._store.add_stop(stop, Act(at=at, by=by, what="announcement.stop", subject=announcement.id))
         for node in _nodes(announcement):
             self._dispatch.end(announcement.id, node)
             # What never left the hub is stopped by not sending it.
@@ -310,6 +312,24 @@ class Announcements:
         self.version += 1
         for watching in self._watching:
             watching.set()
+
+
+def _made(announcement: Announcement, request: Request) -> Act:
+    """Return the act of announcing: what was to be heard, where and how loud."""
+    heard = {"text": announcement.text} if announcement.text else {"file": announcement.filename}
+    return Act(
+        at=announcement.created_at,
+        by=request.by,
+        what="announcement.make",
+        subject=announcement.id,
+        why=request.why,
+        after={
+            **heard,
+            "sha256": announcement.sha256,
+            "volume": announcement.volume,
+            "speakers": [f"{one.device.node}/{one.device.device}" for one in announcement.parts],
+        },
+    )
 
 
 def _nodes(announcement: Announcement) -> list[NodeKey]:

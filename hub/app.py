@@ -16,6 +16,7 @@ from hub import announcements, api, broker, chosen, ingest, web
 from hub.api import problems
 from hub.asking import Asking
 from hub.audio import AudioStore
+from hub.audit_heads import keep_heads
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
 from hub.costly_answers import CostlyAnswers
 from hub.counters import Counters
@@ -29,6 +30,8 @@ from hub.places import Places
 from hub.quarantine import Quarantine
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
+from hub.storage.audit import Audit
+from hub.storage.database import open_database
 from hub.trust import Trust, identity
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,9 @@ def create(config: Config, clock: Clock) -> FastAPI:
                 asyncio.create_task(hub.ingest.run(), name="ingest"),
                 asyncio.create_task(keep_house(hub.store, clock, lambda: hub.ingest.holding), name="housekeeping"),
             ]
+            if config.audit.heads_file is not None:
+                keeping = keep_heads(hub.audit, config.audit.heads_file, clock)
+                running.append(asyncio.create_task(keeping, name="audit heads"))
             if hub.announcements is not None:
                 running.append(asyncio.create_task(hub.announcements.run(), name="announcements"))
             for task in running:
@@ -72,6 +78,8 @@ def create(config: Config, clock: Clock) -> FastAPI:
 
 def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
     folder, counters, places = config.hub.state_dir, Counters(), Places(config.edge_nodes)
+    database = files.enter_context(contextlib.closing(open_database(folder / "hub.db", "hub")))
+    audit = Audit(database)
     live = LiveState(clock, places.nodes)
     store = files.enter_context(chosen.store(config, lambda key: live.state(key).kind))
     line = broker.Broker(_broker_settings(config), state_file=folder / "host-state", clock=clock)
@@ -79,7 +87,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
     spoken: announcements.Announcements | None = None
     if config.broadcast is not None:
         spoken = announcements.Announcements(
-            store=files.enter_context(AnnouncementStore(folder)),
+            store=AnnouncementStore(database, audit),
             readings=store,
             audio=audio,
             signer=SignerClient(config.broadcast.signer_socket),
@@ -110,6 +118,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         ask=files.enter_context(Asking()),
         exports=files.enter_context(Exports()),
         days=CostlyAnswers(clock),
+        audit=audit,
         announcements=spoken,
         quarantine=Quarantine(store=store, live=live, committing=intake.committing, clock=clock),
     )

@@ -51,6 +51,9 @@ signer_socket = "signer.sock"    # of `hamlet-hub signer`
 roots = ["root.json"]            # the province's root and its successors, oldest first
 bundle = "bundle.json"           # the signed trust bundle, passed on to edge nodes
 
+[audit]
+heads_file = "audit-heads.jsonl" # optional: each hour the newest hash of the audit; let another machine keep a copy
+
 [[edge_nodes]]
 group = "c7k2m"
 id = "c7k2m-01"
@@ -171,6 +174,12 @@ class BroadcastConfig(_Strict):
     bundle: Path
 
 
+class AuditConfig(_Strict):
+    """The record of acts."""
+
+    heads_file: Path | None = None
+
+
 class EdgeNodeConfig(_Strict):
     """An edge node and the place it stands for."""
 
@@ -202,6 +211,7 @@ class Config(_Strict):
     broker: BrokerConfig = BrokerConfig()
     store: StoreConfig = StoreConfig()
     broadcast: BroadcastConfig | None = None
+    audit: AuditConfig = AuditConfig()
     edge_nodes: list[EdgeNodeConfig] = []
 
     @model_validator(mode="after")
@@ -268,9 +278,11 @@ def _absolute(config: Config, folder: Path) -> Config:
     if store.influx is not None:
         influx = store.influx.model_copy(update={"token_file": folder / store.influx.token_file})
         store = store.model_copy(update={"influx": influx})
+    heads = folder / config.audit.heads_file if config.audit.heads_file else None
     return config.model_copy(
         update={
             "store": store,
+            "audit": config.audit.model_copy(update={"heads_file": heads}),
             "hub": hub.model_copy(update={"state_dir": folder / hub.state_dir, "status_file": status}),
             "broker": broker.model_copy(update={"password_file": password}),
             "broadcast": broadcast,

@@ -20,6 +20,7 @@ from hub.ingest import Ingest
 from hub.live_state import LiveState
 from hub.places import Places
 from hub.quarantine import Quarantine
+from hub.storage.audit import Audit
 from hub.storage.timeseries import TimeSeries
 
 
@@ -39,6 +40,7 @@ class Hub:
     ask: Asking
     exports: Exports
     days: CostlyAnswers[Days]
+    audit: Audit
     announcements: Announcements | None
     quarantine: Quarantine
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -9,13 +9,14 @@ from pydantic import BaseModel
 from hub.announcements import AnnouncementRefused, Announcements, Request
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.audio import MOST_UPLOAD, AudioRefused
+from hub.audit import Person
 from hub.devices import DeviceKey, device_id
 from hub.given import Given
 from hub.storage.announcements import Announcement
 
 router = APIRouter(prefix="/api/announcements", tags=["announcements"], responses=RESPONSES)
 
-LOCAL = "local"
+LOCAL = Person(account="local")
 """Who asks, until people can sign in: whoever sits at this machine."""
 
 
@@ -64,7 +65,7 @@ async def announce(
     audio = await upload(file)
     request = Request(
         speakers=chosen,
-        issuer=LOCAL,
+        by=LOCAL,
         volume=volume,
         text=text if audio is None else "",
         audio=audio,

@@ -1,16 +1,15 @@
-"""Announcements and the audit, on disk before anything is sent."""
+"""Announcements, on disk together with the act that made them before anything is sent."""
 
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from contract.commands import Stage
+from hub.audit import Act
 from hub.devices import DeviceKey
-from hub.storage.database import open_database
+from hub.storage.audit import Audit
+from hub.storage.database import transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +48,15 @@ class Stop:
 
 
 class AnnouncementStore:
-    """The file `hub.db`. Open it with `with`; calls are short and may stand on the event loop."""
+    """The announcements in `hub.db`; calls are short and may stand on the event loop."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "hub.db"
+    def __init__(self, database: sqlite3.Connection, audit: Audit) -> None:
+        self._database = database
+        self._audit = audit
 
-    def __enter__(self) -> Self:
-        self._database = open_database(self._path, "hub")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()
-
-    def add(self, one: Announcement, *, why: str) -> None:
-        """Keep a new announcement together with its line in the audit."""
-        with self._transaction():
+    def add(self, one: Announcement, act: Act) -> None:
+        """Keep a new announcement together with the act."""
+        with transaction(self._database):
             self._database.execute(
                 "INSERT INTO announcements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -82,14 +73,14 @@ class AnnouncementStore:
             )
             for part in one.parts:
                 self._put(one.id, part)
-            self._audit(one.created_at, one.issuer, "announce", why, one.id)
+            self._audit.add(act)
 
-    def add_stop(self, stop: Stop, *, at: int, who: str) -> None:
-        """Keep a stop together with its line in the audit."""
-        with self._transaction():
+    def add_stop(self, stop: Stop, act: Act) -> None:
+        """Keep a stop together with the act."""
+        with transaction(self._database):
             row = (stop.order, stop.announcement, stop.expires_at)
             self._database.execute("INSERT INTO stops VALUES (?, ?, ?)", row)
-            self._audit(at, who, "stop", "", stop.announcement)
+            self._audit.add(act)
 
     def note(self, *, at: int, who: str, what: str, why: str, subject: str) -> None:
         """Add a line to the audit."""
@@ -110,7 +101,7 @@ class AnnouncementStore:
 
     def update(self, announcement: str, parts: Sequence[Part], *, cursor: int | None = None) -> None:
         """Keep new stages of some parts, and how far the outcomes were read, in one transaction."""
-        with self._transaction():
+        with transaction(self._database):
             for part in parts:
                 self._put(announcement, part)
             if cursor is not None:
@@ -153,19 +144,11 @@ class AnnouncementStore:
         row = self._database.execute("SELECT * FROM announcements WHERE id = ?", (wanted,)).fetchone()
         return self._read(row) if row else None
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._database)
-
     def _put(self, announcement: str, part: Part) -> None:
         key = part.device
         self._database.execute(
             "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
             (announcement, key.group, key.node, key.device, part.stage, part.reason, json.dumps(part.at)),
-        )
-
-    def _audit(self, at: int, who: str, what: str, why: str, subject: str) -> None:
-        self._database.execute(
-            "INSERT INTO audit (at, who, what, why, subject) VALUES (?, ?, ?, ?, ?)", (at, who, what, why, subject)
         )
 
     def _read(self, row: Sequence[object]) -> Announcement:
@@ -193,16 +176,3 @@ class AnnouncementStore:
                 for group, node, device, stage, reason, at in parts
             ),
         )
-
-
-class _Transaction:
-    """BEGIN and COMMIT around a block, ROLLBACK if it raises; connections here are opened in autocommit mode."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._database.execute("ROLLBACK" if kind else "COMMIT")

@@ -37,5 +37,18 @@ def newest_schema(name: str) -> int:
     return len(list(SCHEMAS.glob(f"{name}_*.sql")))
 
 
+class transaction:  # noqa: N801  # reads as a phrase after `with`
+    """BEGIN and COMMIT around a block, ROLLBACK if it raises; connections here are opened in autocommit mode."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._database.execute("ROLLBACK" if kind else "COMMIT")
+
+
 def _number(file: Path) -> int:
     return int(file.stem.rpartition("_")[2])

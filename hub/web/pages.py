@@ -97,7 +97,7 @@ async def play(
         await spoken(hub).announce(
             Announce(
                 speakers=speakers_by_id(hub, speakers or []),
-                issuer=LOCAL,
+                by=LOCAL,
                 volume=volume,
                 text=text if audio is None else "",
                 audio=audio,

@@ -24,6 +24,7 @@ from contract.commands import Stage
 from contract.payload import decode
 from edge.broadcast import Accepted, Again, Situation, examine
 from hub.announcements import AnnouncementRefused, Announcements, Request
+from hub.api.announcements import LOCAL
 from hub.app import trust_of
 from hub.audio import AudioRefused, AudioStore
 from hub.backup import back_up
@@ -33,6 +34,8 @@ from hub.restore import restore
 from hub.signer import ceremony
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
+from hub.storage.audit import Audit
+from hub.storage.database import open_database
 from hub.storage.embedded import EmbeddedStore
 from hub.storage.timeseries import Batch, EventRow
 from hub.trust import Trust
@@ -146,7 +149,8 @@ async def opened(folder: Path, clock: Any, signer: asyncio.subprocess.Process) -
     trust = trust_of(config, nodes)
     box = load_pem_private_key((keys / "n-01.pem").read_bytes(), None)
     assert isinstance(box, Ed25519PrivateKey)
-    with AnnouncementStore(folder) as store, EmbeddedStore(folder) as readings:
+    with closing(open_database(folder / "hub.db", "hub")) as database, EmbeddedStore(folder) as readings:
+        store = AnnouncementStore(database, Audit(database))
         announcements = Announcements(
             store=store,
             readings=readings,
@@ -177,7 +181,7 @@ async def station(tmp_path: Path) -> AsyncIterator[Station]:
 
 
 def request(**change: Any) -> Request:
-    told: dict[str, Any] = {"speakers": SPEAKERS, "issuer": "local", "audio": tone(), "filename": "còi.wav", **change}
+    told: dict[str, Any] = {"speakers": SPEAKERS, "by": LOCAL, "audio": tone(), "filename": "còi.wav", **change}
     return Request(**told)
 
 
@@ -264,13 +268,13 @@ async def test_a_box_with_an_older_bundle_gets_ours_first(station: Station, even
 async def test_a_stop_is_an_order_of_its_own(station: Station, eventually: Any) -> None:
     station.greet()
     made = await station.announcements.announce(request())
-    await station.announcements.stop(made.id, "local")
+    await station.announcements.stop(made.id, LOCAL)
     station.report(made.id, Stage.STOPPED)
     await eventually(lambda: station.stages(made.id) == [Stage.STOPPED] * 2)
     log = [json.loads(line) for line in (station.folder / "s.log").read_text().splitlines()]
     assert [one["do"] for one in log if one["do"] == "make"] == ["make", "make"]
-    rows = station.store._database.execute("SELECT who, what, subject FROM audit").fetchall()
-    assert rows == [("local", "announce", made.id), ("local", "stop", made.id)]
+    rows = station.store._database.execute("SELECT account, what, subject FROM acts").fetchall()
+    assert rows == [("local", "announcement.make", made.id), ("local", "announcement.stop", made.id)]
 
 
 async def test_what_nobody_confirmed_in_time_is_recorded_as_expired(
@@ -341,7 +345,7 @@ async def test_what_expired_while_the_hub_was_away_is_recorded(tmp_path: Path, c
 
 async def test_what_never_left_is_stopped_at_once_and_never_leaves(station: Station, eventually: Any) -> None:
     made = await station.announcements.announce(request())
-    await station.announcements.stop(made.id, "local")
+    await station.announcements.stop(made.id, LOCAL)
     assert station.stages(made.id) == [Stage.STOPPED] * 2
     station.greet()
     await eventually(lambda: len(station.envelopes()) >= 2)
@@ -354,7 +358,7 @@ async def test_a_stop_holds_across_a_restart(tmp_path: Path, eventually: Any) ->
             station.greet()
             made = await station.announcements.announce(request())
             await eventually(station.envelopes)
-            await station.announcements.stop(made.id, "local")
+            await station.announcements.stop(made.id, LOCAL)
         async with opened(tmp_path, SystemClock(), signer) as station:
             station.greet()
             await eventually(lambda: len(station.envelopes()) >= 2)
@@ -371,7 +375,7 @@ async def test_what_has_ended_needs_no_stop(station: Station, eventually: Any) -
     made = await station.announcements.announce(request())
     station.report(made.id, Stage.FINISHED)
     await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
-    assert (await station.announcements.stop(made.id, "local")).id == made.id
+    assert (await station.announcements.stop(made.id, LOCAL)).id == made.id
     assert (station.folder / "s.log").read_text().count('"do": "make"') == 1
 
 
