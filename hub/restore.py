@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hub import state_folder
+from hub.audit import Act, Person
 from hub.backup import BackupRefused, File, Manifest, StoreKind, digest, pieces, read_manifest
 from hub.state_folder import AUDIO, DATABASES, EVERYTHING, HOST_STATE, sync
-from hub.storage.announcements import AnnouncementStore
-from hub.storage.database import newest_schema
+from hub.storage.audit import Audit
+from hub.storage.database import newest_schema, open_database
 
 STAGED = "restoring"
 READY = "ready.json"
@@ -139,9 +140,10 @@ def _bring_to_the_present(staged: Path, state: Path, manifest: Manifest, *, now:
     must not go back, or edge nodes take a living hub for a ghost of itself. Orders need nothing: they expire by their
     own time, a box knows each by its id and plays none twice, and its outcomes come again with its log.
     """
-    with AnnouncementStore(staged) as people:
-        gap = f"{_iso(manifest.made_at)}/{_iso(now)}"
-        people.note(at=now, who=who, what="restore", why=f"backup made by {manifest.made_by}", subject=gap)
+    gap = f"{_iso(manifest.made_at)}/{_iso(now)}"
+    act = Act(at=now, by=Person(account=who), what="hub.restore", subject=gap, why=f"backup made by {manifest.made_by}")
+    with closing(open_database(staged / "hub.db", "hub")) as database:
+        Audit(database).record(act)
     newest = max(_last_state(staged / HOST_STATE), _last_state(state / HOST_STATE))
     if newest:
         (staged / HOST_STATE).write_text(str(newest), encoding="ascii")

@@ -82,11 +82,6 @@ class AnnouncementStore:
             self._database.execute("INSERT INTO stops VALUES (?, ?, ?)", row)
             self._audit.add(act)
 
-    def note(self, *, at: int, who: str, what: str, why: str, subject: str) -> None:
-        """Add a line to the audit."""
-        with self._transaction():
-            self._audit(at, who, what, why, subject)
-
     def stops(self, announcement: str) -> list[Stop]:
         """Return the stops of an announcement, the last one last."""
         rows = self._database.execute(

@@ -21,10 +21,12 @@ from contract.catalog import Kind
 from contract.metrics import DataType
 from contract.positions import Lineage
 from hub import backup, state_folder
+from hub.audit import Act, Person
 from hub.backup import BackupRefused, back_up
 from hub.devices import DeviceKey, NodeKey
 from hub.restore import finish, restore
-from hub.storage.announcements import AnnouncementStore
+from hub.storage.audit import Audit
+from hub.storage.database import open_database
 from hub.storage.embedded import EmbeddedStore
 from hub.storage.influxdb import InfluxStore, Settings
 from hub.storage.timeseries import Batch, EventRow
@@ -49,14 +51,14 @@ def stored(state: Path) -> list[object]:
 
 def audited(state: Path) -> list[tuple[str, str, str]]:
     with closing(sqlite3.connect(state / "hub.db")) as database:
-        return list(database.execute("SELECT who, what, subject FROM audit ORDER BY id"))
+        return list(database.execute("SELECT account, what, subject FROM acts ORDER BY number"))
 
 
 def fill(state: Path, *values: float, word: str, timestamp: int) -> None:
     """Let a hub have been here: readings, a line in the audit, a bulletin's sound, a STATE."""
-    with EmbeddedStore(state) as store, AnnouncementStore(state) as people:
+    with EmbeddedStore(state) as store, closing(open_database(state / "hub.db", "hub")) as people:
         measure(store, *values)
-        people.note(at=NOW, who=word, what="announce", why="", subject="")
+        Audit(people).record(Act(at=NOW, by=Person(account=word), what="announcement.make"))
     (state / "audio").mkdir(exist_ok=True)
     (state / FLAC).write_bytes(SOUND)
     (state / "host-state").write_text(str(timestamp))
@@ -195,8 +197,8 @@ def test_a_restore_keeps_what_was_there_and_records_the_gap(state: Path) -> None
     aside = restored(state, folder)
     assert stored(state) == [1.0, 2.0]
     assert audited(state) == [
-        ("yesterday", "announce", ""),
-        ("minh", "restore", "2026-09-21T14:13:20Z/2026-09-22T14:13:20Z"),
+        ("yesterday", "announcement.make", ""),
+        ("minh", "hub.restore", "2026-09-21T14:13:20Z/2026-09-22T14:13:20Z"),
     ]
     assert aside is not None
     assert stored(aside) == [1.0, 2.0, 3.0]
@@ -395,7 +397,9 @@ def test_a_restore_killed_anywhere_leaves_the_old_state_or_the_new_one(state: Pa
         finish(place)
         new = stored(place) == [1.0, 2.0]
         assert new or stored(place) == [1.0, 2.0, 3.0], number
-        assert (len(audited(place)), audited(place)[-1][1]) == (2, "restore" if new else "announce"), number
+        assert (len(audited(place)), audited(place)[-1][1]) == (2, "hub.restore" if new else "announcement.make"), (
+            number
+        )
         assert (place / "host-state").read_text() == str(NOW + 5000)
         assert not (place / "restoring").exists()
         asides = list(place.glob("before-restore-*"))
