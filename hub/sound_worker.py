@@ -1,9 +1,11 @@
 """A process that turns whatever file it is given into a levelled announcement: `python -m hub.sound_worker`.
 
-Hostile files are decoded here, with limits on time and memory, and nothing but this process can be hurt by them.
+Hostile files are decoded here, with limits on time and memory and no way to any file or network; nothing but this
+process can be hurt by them.
 Standard input: the file. Standard output: a line of JSON, `duration_ms` or `error`, then the FLAC file.
 """
 
+import importlib
 import io
 import json
 import resource
@@ -14,13 +16,21 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 
 from hub.loudness import levelled
+from hub.sound_format import demuxer
 
 RATE = 16_000
 CPU_SECONDS = 30
 MEMORY_BYTES = 1024**3
 
-FORMATS = "aac,aiff,amr,asf,caf,flac,matroska,mov,mp3,ogg,wav,w64"
-"""Containers of sound. Not FFmpeg's playlists (concat, hls): those would announce other files of this machine."""
+LOADED_LATE = (
+    "av.audio.codeccontext",
+    "av.audio.stream",
+    "av.subtitles.codeccontext",
+    "av.subtitles.stream",
+    "av.video.codeccontext",
+    "av.video.stream",
+)
+"""What PyAV loads when it first meets a stream of a kind: too late for a process that can open nothing."""
 
 
 def main() -> None:
@@ -28,8 +38,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     most_seconds = int(sys.argv[1])
+    raw = sys.stdin.buffer.read()
+    confine()
     try:
-        sound = _decoded(sys.stdin.buffer.read(), most_seconds)
+        sound = _decoded(raw, most_seconds)
         level = levelled(sound, RATE)
         if level is None:
             raise ValueError("silent")
@@ -42,10 +54,21 @@ def main() -> None:
     sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + flac)
 
 
+def confine() -> None:
+    """Let this process open no file and no socket any more, whatever a decoder is talked into."""
+    for part in LOADED_LATE:
+        importlib.import_module(part)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+
+
 def _decoded(raw: bytes, most_seconds: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    container_format = demuxer(raw)
+    if container_format is None:
+        raise ValueError("unreadable")
     resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
     pieces, length = [], 0
-    with av.open(io.BytesIO(raw), "r", container_options={"format_whitelist": FORMATS}) as container:
+    options = {"format_whitelist": container_format, "protocol_whitelist": "file,pipe"}
+    with av.open(io.BytesIO(raw), "r", format=container_format, container_options=options) as container:
         for frame in container.decode(audio=0):
             for one in resampler.resample(frame):
                 pieces.append(one.to_ndarray()[0])

@@ -1,17 +1,24 @@
 """What becomes of uploaded and spoken sound before anybody hears it; hostile files hurt nothing but their worker."""
 
+import errno
 import hashlib
 import io
+import subprocess
+import sys
 import wave
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hub import audio
 from hub.audio import AudioRefused, AudioStore
 from hub.loudness import CEILING, TARGET_LUFS, loudness
+from hub.sound_format import demuxer
 
 RATE = 16_000
 
@@ -73,6 +80,103 @@ async def test_a_playlist_cannot_make_the_hubs_own_files_sound(
     with pytest.raises(AudioRefused) as caught:
         await store.from_file(b"ffconcat version 1.0\nfile private.wav\n")
     assert caught.value.code == "unreadable"
+
+
+def encoded(container: str, codec: str, rate: int = RATE) -> bytes:
+    """Return a second of sound in a container."""
+    sink = io.BytesIO()
+    with av.open(sink, "w", format=container) as out:
+        stream: Any = out.add_stream(codec, rate=rate)
+        stream.layout = "mono"
+        resampler = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate)
+        tone = (20_000 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype("<i2")
+        fifo = av.AudioFifo()
+        frame = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
+        frame.rate = rate
+        for one in resampler.resample(frame):
+            fifo.write(one)
+        while (piece := fifo.read(stream.codec_context.frame_size or 1024)) is not None:
+            out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "known"),
+    [
+        ("wav", "pcm_s16le", "wav"),
+        ("flac", "flac", "flac"),
+        ("ogg", "libvorbis", "ogg"),
+        ("mp3", "libmp3lame", "mp3"),
+        ("mp4", "aac", "mov"),
+        ("adts", "aac", "aac"),
+        ("aiff", "pcm_s16be", "aiff"),
+        ("caf", "pcm_s16le", "caf"),
+        ("webm", "libopus", "matroska"),
+        ("w64", "pcm_s16le", "w64"),
+        ("asf", "wmav2", "asf"),
+    ],
+)
+async def test_what_people_have_on_their_phones_is_known_by_its_bytes_and_decoded(
+    store: AudioStore, container: str, codec: str, known: str
+) -> None:
+    raw = encoded(container, codec, 48_000 if codec == "libopus" else RATE)
+    assert demuxer(raw) == known
+    assert (await store.from_file(raw)).duration_ms == pytest.approx(1000, abs=150)
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_some_container_or_none(raw: bytes) -> None:
+    assert demuxer(raw) in {
+        None,
+        "flac",
+        "ogg",
+        "mp3",
+        "caf",
+        "amr",
+        "matroska",
+        "asf",
+        "w64",
+        "wav",
+        "aiff",
+        "mov",
+        "aac",
+    }
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        b"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1,\nhttp://127.0.0.1:1/x.ts\n",
+        b"[playlist]\nFile1=http://127.0.0.1:1/\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n",
+        b"RIFF\x00\x00\x00\x00WAVE" + b"\x00" * 40,
+        b"fLaC" + b"\xff" * 4096,
+        b"OggS" + bytes(range(256)) * 16,
+        b"\x1a\x45\xdf\xa3" + b"\xff" * 4096,
+        b"\x00\x00\x00\x20ftypM4A " + b"\x00\x00\x00\x00moov" * 500,
+    ],
+)
+async def test_a_file_that_is_no_sound_is_refused_whatever_it_names(store: AudioStore, hostile: bytes) -> None:
+    with pytest.raises(AudioRefused) as caught:
+        await store.from_file(hostile)
+    assert caught.value.code in {"unreadable", "empty", "too_slow"}
+
+
+def test_the_decoders_process_can_open_neither_file_nor_network() -> None:
+    script = """
+import socket
+from hub.sound_worker import confine
+confine()
+for attempt in (lambda: open('/etc/hostname'), lambda: socket.socket(), lambda: open('/tmp/x', 'w')):
+    try:
+        attempt()
+    except OSError as exc:
+        print(exc.errno)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert told.stdout.split() == [str(errno.EMFILE)] * 3
 
 
 async def test_a_worker_that_hangs_is_killed_at_its_deadline(
