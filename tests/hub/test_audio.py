@@ -106,7 +106,7 @@ def encoded(container: str, codec: str, rate: int = RATE) -> bytes:
     [
         ("wav", "pcm_s16le", "wav"),
         ("flac", "flac", "flac"),
-        ("ogg", "libvorbis", "ogg"),
+        ("ogg", "libopus", "ogg"),
         ("mp3", "libmp3lame", "mp3"),
         ("mp4", "aac", "mov"),
         ("adts", "aac", "aac"),
@@ -114,7 +114,7 @@ def encoded(container: str, codec: str, rate: int = RATE) -> bytes:
         ("caf", "pcm_s16le", "caf"),
         ("webm", "libopus", "matroska"),
         ("w64", "pcm_s16le", "w64"),
-        ("asf", "wmav2", "asf"),
+        ("asf", "pcm_s16le", "asf"),
     ],
 )
 async def test_what_people_have_on_their_phones_is_known_by_its_bytes_and_decoded(
