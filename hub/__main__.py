@@ -1,4 +1,4 @@
-"""`hamlet-hub serve|check|backup|restore|quarantine|verify-audit|...`: the hub, its copies and its keys."""
+"""`hamlet-hub serve|check|backup|restore|quarantine|add-accounts|verify-audit|...`: the hub, its copies and keys."""
 
 import argparse
 import asyncio
@@ -42,6 +42,8 @@ def main() -> int:
                 _copy(asked.command, asked.file, asked.folder)
             case "quarantine":
                 _quarantine(asked.what, asked.file, asked.node)
+            case "first-start" | "add-accounts" | "recover-account":
+                print(_account(asked))
             case "verify-audit":
                 return audit_check.main(asked.file, heads=asked.heads, export=asked.export, key=asked.key)
             case "check":
@@ -95,7 +97,7 @@ def _quarantine(what: str, file: Path, node: str | None) -> None:
         raise ConfigRefused(f"--node {node}: say GROUP/NODE, as in c7k2m/c7k2m-01")
     whose = {"group": group, "node": name} if node is not None else {}
     try:
-        hub = RunningHub(load(file))
+        hub = RunningHub(load(file), SystemClock(), who=_who())
         if what == "retry":
             done = hub.post("/api/quarantine/retry", whose)
             print(f"looked at {done['looked']}, stored {done['released']} ({done['samples']} samples)")
@@ -115,8 +117,30 @@ def _quarantine(what: str, file: Path, node: str | None) -> None:
         raise ConfigRefused(str(exc)) from exc
 
 
+def _account(asked: argparse.Namespace) -> str:
+    # Not loaded where the signer runs, as below.
+    from hub.people import shell  # noqa: PLC0415  # said above
+
+    config, clock = load(asked.file), SystemClock()
+    try:
+        match asked.command:
+            case "first-start":
+                found = shell.first_link(config, clock)
+                if found is None:
+                    raise ConfigRefused("somebody administers the province already; they add further people")
+                return shell.address(config, found)
+            case "add-accounts":
+                people = shell.wanted(asked.list.read_text(encoding="utf-8-sig").splitlines())
+                links = shell.add(config, clock, people, who=_who())
+                return "\n".join(f"{name},{shell.address(config, secret)}" for name, secret in links.items())
+            case _:
+                return shell.address(config, shell.recover(config, clock, who=_who(), name=asked.name))
+    except (shell.ShellRefused, OSError, UnicodeDecodeError) as exc:
+        raise ConfigRefused(f"{getattr(asked, 'list', asked.file)}: {exc}") from exc
+
+
 def _who() -> str:
-    """Return the operating system's word for whoever runs this; people cannot sign in yet."""
+    """Return the operating system's word for whoever runs this."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -158,6 +182,14 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--heads", type=Path, help="heads that another machine kept; else those of the configuration")
     verify.add_argument("--export", type=Path, help="check this export instead of the hub's own record")
     verify.add_argument("--key", help="whose export it must be: the public audit key, base64; else this hub's own")
+    first = commands.add_parser("first-start", help="print a link that makes the first administrator, for 15 minutes")
+    first.add_argument("file", type=Path)
+    people = commands.add_parser("add-accounts", help="add people from a list; print a one-time link for each")
+    people.add_argument("file", type=Path)
+    people.add_argument("list", type=Path, help="CSV: name,full_name,role,scope (empty, GROUP or GROUP/NODE)")
+    lost = commands.add_parser("recover-account", help="print a link with which somebody sets up sign-in afresh")
+    lost.add_argument("file", type=Path)
+    lost.add_argument("--name", required=True)
     sample = commands.add_parser("sample-config", help="print a file with every key explained")
     sample.add_argument("--signer", action="store_true", help="that of the signer")
     trust = commands.add_parser("trust", help="make keys for a demonstration, believed by boxes set to demo only")

@@ -12,11 +12,12 @@ from fastapi import FastAPI
 
 from contract.broadcast import Bundle, next_root, pinned_root, verified
 from contract.clock import Clock
-from hub import announcements, api, broker, chosen, ingest, web
+from hub import announcements, api, broker, chosen, doors, ingest, web
 from hub.api import problems
 from hub.asking import Asking
 from hub.audio import AudioStore
 from hub.audit_heads import keep_heads
+from hub.border import Border
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
 from hub.costly_answers import CostlyAnswers
 from hub.counters import Counters
@@ -25,7 +26,7 @@ from hub.exports import Exports
 from hub.given import Hub
 from hub.housekeeping import keep_house
 from hub.live_state import LiveState
-from hub.loopback import LoopbackOnly
+from hub.people.reception import open_reception
 from hub.places import Places
 from hub.quarantine import Quarantine
 from hub.signer.client import SignerClient
@@ -67,12 +68,15 @@ def create(config: Config, clock: Clock) -> FastAPI:
                     with contextlib.suppress(asyncio.CancelledError):
                         await task
 
-    application = FastAPI(title="Smart Hamlet", version="1", lifespan=life, docs_url=None, redoc_url=None)
+    application = FastAPI(
+        title="Smart Hamlet", version="1", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None
+    )
     problems.install(application)
     for router in api.ROUTERS:
         application.include_router(router)
     web.install(application)
-    application.add_middleware(LoopbackOnly)
+    doors.check(application)
+    application.add_middleware(Border, names=config.hub.names)
     return application
 
 
@@ -119,6 +123,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         exports=files.enter_context(Exports()),
         days=CostlyAnswers(clock),
         audit=audit,
+        reception=open_reception(database, audit, folder, clock),
         announcements=spoken,
         quarantine=Quarantine(store=store, live=live, committing=intake.committing, clock=clock),
     )

@@ -18,8 +18,13 @@ SAMPLE = """\
 [hub]
 host_id = "hamlet-hub"           # the Sparkplug host id that edge nodes wait for
 state_dir = "state"              # readings, ledger, announcements, audit
-listen = "127.0.0.1"             # loopback only, until people can sign in
+listen = "127.0.0.1"             # beyond loopback only with TLS, or behind proxies named below
 port = 8080                      # 0: a free one, told in the status file
+# names = ["loa.anthanh.vn"]     # the names people and boxes reach it by, besides localhost
+# tls_certificate = "hub.crt"    # with its chain; both or neither
+# tls_key = "hub.key"
+# trusted_proxies = ["10.0.0.2"] # whose word counts for where a request came from, and whether by TLS
+loopback_metrics = true          # /metrics without a token, from this machine only
 clock = "ntp"                    # "ntp": acknowledge only while the kernel is synchronised; "trusted": always
 language = "vi"                  # "vi" or "en", for people whose browser does not say
 status_file = "status.json"      # optional: the address, once ready
@@ -78,6 +83,11 @@ class HubConfig(_Strict):
     state_dir: Path
     listen: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535)
+    names: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9.\-\[\]:]{1,253}$")]] = []
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: list[str] = []
+    loopback_metrics: bool = True
     clock: Literal["ntp", "trusted"] = "ntp"
     language: Literal["vi", "en"] = "vi"
     status_file: Path | None = None
@@ -89,16 +99,30 @@ class HubConfig(_Strict):
             raise ValueError("must not contain blanks, '/', '+' or '#'")
         return text
 
-    @field_validator("listen")
+    @field_validator("trusted_proxies")
     @classmethod
-    def _is_loopback(cls, text: str) -> str:
+    def _are_addresses(cls, addresses: list[str]) -> list[str]:
+        for one in addresses:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError as exc:
+                raise ValueError(f'{one!r} is no address or network such as "10.0.0.2" or "10.0.0.0/24"') from exc
+        return addresses
+
+    @model_validator(mode="after")
+    def _passwords_never_travel_in_the_clear(self) -> "HubConfig":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("hub: tls_certificate and tls_key belong together; name both or neither")
         try:
-            loopback = ipaddress.ip_address(text).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            raise ValueError('must be a loopback address such as "127.0.0.1" until people can sign in')
-        return text
+            loopback = ipaddress.ip_address(self.listen).is_loopback
+        except ValueError as exc:
+            raise ValueError(f'hub listen: {self.listen!r} is no address such as "127.0.0.1"') from exc
+        if not loopback and self.tls_certificate is None and not self.trusted_proxies:
+            raise ValueError(
+                f"hub listen: {self.listen} is reachable from outside, where passwords need TLS; name tls_certificate"
+                ' and tls_key, or trusted_proxies that bring TLS, or listen on "127.0.0.1"'
+            )
+        return self
 
 
 class BrokerConfig(_Strict):
@@ -250,6 +274,8 @@ def problems(config: Config) -> list[str]:
     if config.broadcast is not None:
         wanted += [("broadcast roots", one) for one in config.broadcast.roots]
         wanted.append(("broadcast bundle", config.broadcast.bundle))
+    for key, named in (("tls_certificate", config.hub.tls_certificate), ("tls_key", config.hub.tls_key)):
+        wanted += [(f"hub {key}", named)] if named is not None else []
     missing = [f"{what}: there is no file {file}" for what, file in wanted if not file.is_file()]
     folder = config.hub.state_dir
     try:
@@ -283,7 +309,14 @@ def _absolute(config: Config, folder: Path) -> Config:
         update={
             "store": store,
             "audit": config.audit.model_copy(update={"heads_file": heads}),
-            "hub": hub.model_copy(update={"state_dir": folder / hub.state_dir, "status_file": status}),
+            "hub": hub.model_copy(
+                update={
+                    "state_dir": folder / hub.state_dir,
+                    "status_file": status,
+                    "tls_certificate": folder / hub.tls_certificate if hub.tls_certificate else None,
+                    "tls_key": folder / hub.tls_key if hub.tls_key else None,
+                }
+            ),
             "broker": broker.model_copy(update={"password_file": password}),
             "broadcast": broadcast,
         }

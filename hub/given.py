@@ -18,6 +18,7 @@ from hub.counters import Counters
 from hub.exports import Exports
 from hub.ingest import Ingest
 from hub.live_state import LiveState
+from hub.people.reception import Reception
 from hub.places import Places
 from hub.quarantine import Quarantine
 from hub.storage.audit import Audit
@@ -41,6 +42,7 @@ class Hub:
     exports: Exports
     days: CostlyAnswers[Days]
     audit: Audit
+    reception: Reception
     announcements: Announcements | None
     quarantine: Quarantine
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -8,6 +8,7 @@ is `""`; texts are always in quotes.
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from hub.rights.scopes import Reach, Scope
 from hub.storage.timeseries import INSTRUMENT_BITS, TIME_BITS, TIME_SHIFT, Rows
 
 HEADER = b"group,node,device,metric,at,value,quality,instrument,time\r\n"
@@ -19,25 +20,27 @@ _NEEDS_QUOTES = frozenset('",\r\n')
 
 
 def pieces(
-    rows: Rows, *, nodes: Collection[str] | None = None, devices: Collection[str] | None = None
+    rows: Rows, *, reach: Reach, nodes: Collection[str] | None = None, devices: Collection[str] | None = None
 ) -> Iterator[bytes]:
-    """Yield the lines of some samples, a bounded number at a time; of certain nodes and devices only, if given."""
+    """Yield the lines of samples within reach, a bounded number at a time; of certain nodes and devices, if given."""
     for start in range(0, rows.num_rows, LINES_A_PIECE):
-        text = "".join(_lines(rows.slice(start, LINES_A_PIECE), nodes, devices))
+        text = "".join(_lines(rows.slice(start, LINES_A_PIECE), reach, nodes, devices))
         if text:
             yield text.encode()
 
 
-def _lines(rows: Rows, nodes: Collection[str] | None, devices: Collection[str] | None) -> Iterator[str]:
+def _lines(rows: Rows, reach: Reach, nodes: Collection[str] | None, devices: Collection[str] | None) -> Iterator[str]:
     names = list(zip(*(_names(rows.column(name)) for name in ("group", "node", "device", "metric")), strict=True))
     before: tuple[str, ...] = ()
-    head = ""
+    head, wanted = "", False
     # Columns become lists of plain numbers at once: item by item they cost ten times as much.
     rest = (rows.column(name).to_numpy().tolist() for name in ("at", "quality", "flags"))
     for name, at, value, quality, flags in zip(names, next(rest), _values(rows), next(rest), next(rest), strict=True):
         if name != before:
             before, head = name, ",".join(word(one) for one in name)
-        if (nodes is None or name[1] in nodes) and (devices is None or name[2] in devices):
+            wanted = (nodes is None or name[1] in nodes) and (devices is None or name[2] in devices)
+            wanted = wanted and reach.covers(Scope(name[0], name[1]))
+        if wanted:
             time = (flags & TIME_BITS) >> TIME_SHIFT
             yield f"{head},{at},{value},{quality},{flags & INSTRUMENT_BITS},{time}\r\n"
 

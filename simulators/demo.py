@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import wave
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
+from simulators import demo_people
 from simulators.demo_commune import (
     COMMUNE,
     DEPLOYMENT,
@@ -36,6 +38,7 @@ from simulators.demo_commune import (
     hamlet_yaml,
     hub_toml,
 )
+from simulators.demo_people import Known
 from simulators.hearing import heard
 
 STOP_SECONDS = 40.0
@@ -118,12 +121,15 @@ async def _run(asked: argparse.Namespace) -> int:
         commune = Commune(folder=Path(folder), port=port, mqtt_port=_free(0), box_mqtt_port=_free(0))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_stop_all, commune)
-            session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)))
-            await _start_all(commune, broker, session, interrupted)
-            print(f"\n  {COMMUNE}: {commune.url}\n", file=sys.stderr if asked.json else sys.stdout, flush=True)
+            session = await stack.enter_async_context(
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90), cookie_jar=demo_people.jar())
+            )
+            known = await _start_all(commune, broker, session, interrupted)
+            out = sys.stderr if asked.json else sys.stdout
+            print(f"\n  {COMMUNE}: {commune.url}\n", file=out, flush=True)
             if asked.seconds is None:
                 _say("Ctrl-C ends all of it")
-                await _watch(commune, interrupted)
+                await _watch(commune, known, interrupted)
                 _say("stopping")
                 return 0
             verdict = await _judge(commune, session, asked.seconds, interrupted)
@@ -136,7 +142,10 @@ async def _run(asked: argparse.Namespace) -> int:
         return 1 if faults else 0
 
 
-async def _start_all(commune: Commune, broker: str, session: aiohttp.ClientSession, interrupted: asyncio.Event) -> None:
+async def _start_all(
+    commune: Commune, broker: str, session: aiohttp.ClientSession, interrupted: asyncio.Event
+) -> Sequence[Known]:
+    """Start everything; return the people who can sign in. The session is signed in as who judges."""
     folder = commune.folder
     _say("making keys for a demonstration")
     nodes = [word for hamlet in HAMLETS for word in ("--node", hamlet.node)]
@@ -187,6 +196,8 @@ async def _start_all(commune: Commune, broker: str, session: aiohttp.ClientSessi
         )
         config.write_text(text, encoding="utf-8")
         await commune.start(hamlet.node, *_tool("edge"), "run", config)
+    _say("adding people, one for each role")
+    known = await _people(commune, session)
     wanted = DEVICES_EACH * len(HAMLETS)
     _say(f"waiting for {wanted} devices")
     async with asyncio.timeout(60):
@@ -195,8 +206,19 @@ async def _start_all(commune: Commune, broker: str, session: aiohttp.ClientSessi
             with suppress(aiohttp.ClientError):
                 told = await _get(commune, session, "/api/stats")
                 if told["devices"] == {"total": wanted, "online": wanted} or interrupted.is_set():
-                    return
+                    return known
             await asyncio.sleep(0.2)
+
+
+async def _people(commune: Commune, session: aiohttp.ClientSession) -> Sequence[Known]:
+    everybody = [*demo_people.PEOPLE, demo_people.JUDGE]
+    try:
+        links = await demo_people.add(everybody, commune.folder / "hub.toml")
+        *known, judge = [await demo_people.set_up(session, commune.url, one, links[one.name]) for one in everybody]
+        await demo_people.sign_in(session, commune.url, judge)
+    except RuntimeError as exc:
+        raise DemoFailed(f"{exc}\n{commune.log('hub')}") from exc
+    return known
 
 
 async def _judge(
@@ -289,9 +311,16 @@ def _decoded(folder: Path, programme: bytes, rate: int) -> NDArray[np.int16]:
     return np.concatenate(pieces).astype(np.int16)
 
 
-async def _watch(commune: Commune, interrupted: asyncio.Event) -> None:
+async def _watch(commune: Commune, known: Sequence[Known], interrupted: asyncio.Event) -> None:
+    """Show who can sign in until it is interrupted; on a terminal with the codes of now."""
+    shown = demo_people.table(known, codes=sys.stdout.isatty())
+    print("\n".join(shown), flush=True)
     while not interrupted.is_set():
         commune.check()
+        now = demo_people.table(known, codes=sys.stdout.isatty())
+        if now != shown:
+            print(f"\x1b[{len(shown)}A" + "\n".join(f"\x1b[2K{line}" for line in now), flush=True)
+            shown = now
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await interrupted.wait()

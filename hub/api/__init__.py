@@ -11,8 +11,11 @@ from hub.api import (
     edge_nodes,
     health,
     last,
+    me,
     quarantine,
     samples,
+    session,
+    set_up,
     stats,
 )
 
@@ -29,5 +32,8 @@ ROUTERS = (
     stats.router,
     announcements.router,
     audio.router,
+    session.router,
+    me.router,
+    set_up.router,
     health.router,
 )

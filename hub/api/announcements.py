@@ -1,23 +1,28 @@
 """Announcements: asking for one, watching its stages, stopping it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, Depends, File, Form, UploadFile
 from pydantic import BaseModel
 
 from hub.announcements import AnnouncementRefused, Announcements, Request
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.audio import MOST_UPLOAD, AudioRefused
-from hub.audit import Person
 from hub.devices import DeviceKey, device_id
+from hub.doors import Asked, may, of_announcement
 from hub.given import Given
+from hub.rights.permissions import Noun, Verb
+from hub.rights.scopes import Reach
 from hub.storage.announcements import Announcement
 
 router = APIRouter(prefix="/api/announcements", tags=["announcements"], responses=RESPONSES)
 
-LOCAL = Person(account="local")
-"""Who asks, until people can sign in: whoever sits at this machine."""
+MAKES = Annotated[Asked, Depends(may(Noun.ANNOUNCEMENT, Verb.MAKE))]
+SEES = Annotated[Asked, Depends(may(Noun.ANNOUNCEMENT, Verb.SEE))]
+SEES_THIS = Annotated[Asked, Depends(may(Noun.ANNOUNCEMENT, Verb.SEE, of_announcement, in_part=True))]
+STOPS_THIS = Annotated[Asked, Depends(may(Noun.ANNOUNCEMENT, Verb.STOP, of_announcement))]
 
 
 class PartOut(BaseModel):
@@ -54,6 +59,7 @@ class AnnouncementsOut(BaseModel):
 @router.post("", status_code=201)
 async def announce(
     hub: Given,
+    asked: MAKES,
     speakers: Annotated[list[str], Form(description="device ids")],
     text: Annotated[str, Form(description="what shall be said, in Vietnamese")] = "",
     volume: Annotated[int, Form(ge=0, le=100)] = 60,
@@ -61,11 +67,11 @@ async def announce(
     file: Annotated[UploadFile | None, File(description="an audio file instead of text")] = None,
 ) -> AnnouncementOut:
     """Play text or a file on loudspeakers; answers as soon as it is signed and on its way."""
-    chosen = speakers_by_id(hub, speakers)
+    chosen = speakers_by_id(hub, speakers, asked.reach)
     audio = await upload(file)
     request = Request(
         speakers=chosen,
-        by=LOCAL,
+        by=asked.caller.by,
         volume=volume,
         text=text if audio is None else "",
         audio=audio,
@@ -73,31 +79,31 @@ async def announce(
         why=why,
     )
     try:
-        return out(await spoken(hub).announce(request))
+        return out(await spoken(hub).announce(request), asked)
     except (AnnouncementRefused, AudioRefused) as exc:
         raise ProblemRaised(503 if exc.code in {"no_signer", "no_voice"} else 422, str(exc), code=exc.code) from exc
 
 
 @router.get("")
-async def announcements(hub: Given) -> AnnouncementsOut:
-    """List the newest announcements."""
-    return AnnouncementsOut(announcements=[out(one) for one in spoken(hub).recent(50)])
+async def announcements(hub: Given, asked: SEES) -> AnnouncementsOut:
+    """List the newest announcements that are to be heard where the caller works."""
+    return AnnouncementsOut(announcements=[out(one, asked) for one in seen(spoken(hub).recent(50), asked.reach)])
 
 
 @router.get("/{id}")
-async def announcement(id: str, hub: Given) -> AnnouncementOut:  # noqa: A002  # the path's word
-    """Show one announcement with its stages."""
+async def announcement(id: str, hub: Given, asked: SEES_THIS) -> AnnouncementOut:  # noqa: A002  # the path's word
+    """Show one announcement with its stages, as far as the caller's places go."""
     found = spoken(hub).get(id)
     if found is None:
         raise ProblemRaised(404, f"there is no announcement {id[:40]!r}")
-    return out(found)
+    return out(found, asked)
 
 
 @router.post("/{id}/stop", status_code=202)
-async def stop(id: str, hub: Given) -> AnnouncementOut:  # noqa: A002  # the path's word
-    """Stop an announcement wherever it sounds."""
+async def stop(id: str, hub: Given, asked: STOPS_THIS) -> AnnouncementOut:  # noqa: A002  # the path's word
+    """Stop an announcement wherever it sounds; all of that must be where the caller works."""
     try:
-        return out(await spoken(hub).stop(id, LOCAL))
+        return out(await spoken(hub).stop(id, asked.caller.by), asked)
     except AnnouncementRefused as exc:
         raise ProblemRaised(404 if exc.code == "unknown" else 503, str(exc), code=exc.code) from exc
 
@@ -109,12 +115,18 @@ def spoken(hub: Given) -> Announcements:
     return hub.announcements
 
 
-def speakers_by_id(hub: Given, wanted: Sequence[str]) -> list[DeviceKey]:
-    """Return loudspeakers by their device ids; raise a problem naming one that is none."""
+def seen(ones: Sequence[Announcement], reach: Reach) -> list[Announcement]:
+    """Return the announcements that are to be heard within a reach, each without its parts elsewhere."""
+    within = (replace(one, parts=tuple(part for part in one.parts if reach.sees(part.device))) for one in ones)
+    return [one for one in within if one.parts]
+
+
+def speakers_by_id(hub: Given, wanted: Sequence[str], reach: Reach) -> list[DeviceKey]:
+    """Return loudspeakers by their device ids; raise a problem naming one that is none, or out of reach."""
     chosen = []
     for one in wanted:
         device = hub.live.device(one)
-        if device is None or device.kind != "loudspeaker":
+        if device is None or device.kind != "loudspeaker" or not reach.sees(device.key):
             raise ProblemRaised(422, f"{one[:40]!r} is not a loudspeaker; /api/devices lists all", code="no_speaker")
         chosen.append(device.key)
     return chosen
@@ -130,8 +142,10 @@ async def upload(file: UploadFile | None) -> bytes | None:
     return raw
 
 
-def out(one: Announcement) -> AnnouncementOut:
-    """Return an announcement as the API shows it."""
+def out(one: Announcement, asked: Asked) -> AnnouncementOut:
+    """Return an announcement as the API shows it: parts within reach, the audio's digest to who may hear it."""
+    parts = [part for part in one.parts if asked.to(Noun.ANNOUNCEMENT, Verb.SEE).sees(part.device)]
+    hear = asked.to(Noun.AUDIO, Verb.HEAR)
     return AnnouncementOut(
         id=one.id,
         created_at=one.created_at,
@@ -139,7 +153,7 @@ def out(one: Announcement) -> AnnouncementOut:
         issuer=one.issuer,
         text=one.text,
         filename=one.filename,
-        sha256=one.sha256,
+        sha256=one.sha256 if any(hear.sees(part.device) for part in one.parts) else "",
         duration_ms=one.duration_ms,
         volume=one.volume,
         parts=[
@@ -150,6 +164,6 @@ def out(one: Announcement) -> AnnouncementOut:
                 reason=part.reason,
                 at={str(stage): at for stage, at in part.at.items()},
             )
-            for part in one.parts
+            for part in parts
         ],
     )

@@ -2,14 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from hub.api.devices import found
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.api.span import DAY, From, To, span
 from hub.availability import sums
+from hub.doors import Asked, may
 from hub.given import Given
+from hub.rights.permissions import Noun, Verb
 
 router = APIRouter(prefix="/api/availability", tags=["availability"], responses=RESPONSES)
 
@@ -54,6 +56,7 @@ class AvailabilityOut(BaseModel):
 @router.get("")
 async def availability(
     hub: Given,
+    asked: Annotated[Asked, Depends(may(Noun.HISTORY, Verb.SEE))],
     device: Annotated[list[str], Query(max_length=MOST_DEVICES, description="device ids; may be given more than once")],
     from_: From = None,
     to: To = None,
@@ -61,11 +64,11 @@ async def availability(
     """Show when devices were up, from what their edge node said of them; the last 24 hours unless asked otherwise."""
     now = hub.clock.now_ms()
     start, end = span(from_, to, now=now, default=DAY, most_days=MOST_DAYS)
-    asked = [found(hub, one) for one in dict.fromkeys(device)]
-    nodes = [one.id for one in asked if not one.key.device]
+    chosen = [found(hub, one, asked.reach) for one in dict.fromkeys(device)]
+    nodes = [one.id for one in chosen if not one.key.device]
     if nodes:
         raise ProblemRaised(422, f"{nodes[0]!r} is an edge node; availability is told of the devices behind it")
-    told = await hub.ask(hub.store.availability, [one.key for one in asked], start, end)
+    told = await hub.ask(hub.store.availability, [one.key for one in chosen], start, end)
     return AvailabilityOut(
         start=start,
         end=end,
@@ -84,7 +87,7 @@ async def availability(
                     for each in told[one.key]
                 ],
             )
-            for one in asked
+            for one in chosen
             for of in [sums(told[one.key])]
         ],
     )

@@ -3,20 +3,27 @@
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from contract.catalog import CATALOG, metric
 from hub.api.devices import HistoryOut, hold_ms
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.api.span import DAY, From, To, span
+from hub.doors import may, of_commune
 from hub.given import Given
+from hub.rights.permissions import Noun, Verb
 
 router = APIRouter(prefix="/api/communes", tags=["communes"], responses=RESPONSES)
 
 MOST_DAYS = 400
 
 
-@router.get("/{group}/history", response_model=HistoryOut, response_model_exclude_none=True)
+@router.get(
+    "/{group}/history",
+    response_model=HistoryOut,
+    response_model_exclude_none=True,
+    dependencies=[Depends(may(Noun.HISTORY, Verb.SEE, of_commune))],
+)
 async def history(
     group: str,
     hub: Given,

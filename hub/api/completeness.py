@@ -1,17 +1,23 @@
 """Completeness: how much of each edge node's day is in the store, as JSON and as a table for a spreadsheet."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
 from contract.catalog import PRESENCE
 from hub.api.problems import RESPONSES
 from hub.api.span import Day, day
+from hub.audit import Act
 from hub.completeness import Days, NodeDay, Verdict, day_report, silence
 from hub.devices import DeviceKey, NodeKey
+from hub.doors import Asked, may
 from hub.given import Given, Hub
 from hub.node_delivery import NodeDelivery
+from hub.rights.permissions import Noun, Verb
+from hub.rights.scopes import Reach
 from hub.samples_csv import word
 
 router = APIRouter(prefix="/api", tags=["completeness"], responses=RESPONSES)
@@ -53,9 +59,11 @@ class CompletenessOut(BaseModel):
 
 
 @router.get("/completeness")
-async def completeness(hub: Given, day: Day) -> CompletenessOut:
+async def completeness(
+    hub: Given, day: Day, asked: Annotated[Asked, Depends(may(Noun.REPORT, Verb.SEE))]
+) -> CompletenessOut:
     """Show how complete each edge node's day is."""
-    found = await look(hub, day)
+    found = await look(hub, day, asked.reach)
     return CompletenessOut(
         day=found.day,
         start=found.start,
@@ -70,9 +78,12 @@ async def completeness(hub: Given, day: Day) -> CompletenessOut:
     response_class=Response,
     responses={200: {"description": "CSV (RFC 4180, UTF-8)", "content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
-async def completeness_csv(hub: Given, day: Day) -> Response:
+async def completeness_csv(
+    hub: Given, day: Day, asked: Annotated[Asked, Depends(may(Noun.REPORT, Verb.EXPORT))]
+) -> Response:
     """The same as a table for a spreadsheet: UTF-8 with a byte order mark, texts made harmless as in samples.csv."""
-    found = await look(hub, day)
+    found = await look(hub, day, asked.reach)
+    hub.audit.record(Act(at=found.at, by=asked.caller.by, what="report.export", subject=found.day))
     rows = [_out(hub, one) for one in found.nodes]
     text = "".join(f"{line}\r\n" for line in _lines(found.day, rows))
     name = f'attachment; filename="completeness_{found.day}.csv"'
@@ -83,8 +94,8 @@ async def completeness_csv(hub: Given, day: Day) -> Response:
     )
 
 
-async def look(hub: Hub, wanted: str) -> Days:
-    """Return the reports of a day; raise a problem where it is none, or StoreUnavailable."""
+async def look(hub: Hub, wanted: str, reach: Reach) -> Days:
+    """Return the reports of a day within a reach; raise a problem where it is none, or StoreUnavailable."""
     at = hub.clock.now_ms()
     date, start, end = day(wanted, at)
 
@@ -93,7 +104,9 @@ async def look(hub: Hub, wanted: str) -> Days:
         nodes = await hub.ask(_nodes, hub, standings, start, end, at)
         return Days(day=date.isoformat(), start=start, end=end, at=at, nodes=nodes)
 
-    return await hub.days.get(date.isoformat(), work)
+    # Worked out once for all who ask, whatever of it each may see.
+    found = await hub.days.get(date.isoformat(), work)
+    return replace(found, nodes=[one for one in found.nodes if reach.sees(one.node)])
 
 
 def _nodes(

@@ -4,16 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel
 
 from contract.positions import Lineage, RangeSet
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.calendar_day import day_of, day_start
 from hub.devices import DeviceKey, NodeKey, device_id
+from hub.doors import may, of_edge_node
 from hub.floor import starts
 from hub.given import Given
 from hub.node_delivery import NodeDelivery
+from hub.rights.permissions import Noun, Verb
 from hub.storage.timeseries import Completeness, PutAside, Void
 
 router = APIRouter(prefix="/api/edge-nodes", tags=["edge nodes"], responses=RESPONSES)
@@ -141,7 +143,7 @@ class DeliveryOut(BaseModel):
     today: TodayOut
 
 
-@router.get("/{group}/{node}/delivery")
+@router.get("/{group}/{node}/delivery", dependencies=[Depends(may(Noun.EDGE_NODE, Verb.SEE, of_edge_node))])
 async def delivery(
     group: Annotated[str, Path(max_length=200)], node: Annotated[str, Path(max_length=200)], hub: Given
 ) -> DeliveryOut:

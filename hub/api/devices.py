@@ -4,15 +4,18 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
 from contract.catalog import Kind, metric
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.api.span import From, To, span
+from hub.doors import Asked, may, of_device
 from hub.given import Given
 from hub.live_state import UNTOLD_SECONDS, LiveDevice
 from hub.places import Places
+from hub.rights.permissions import Noun, Verb
+from hub.rights.scopes import Reach
 from hub.storage.timeseries import INSTRUMENT_BITS, TIME_BITS, TIME_SHIFT
 
 router = APIRouter(prefix="/api/devices", tags=["devices"], responses=RESPONSES)
@@ -96,13 +99,14 @@ class HistoryOut(BaseModel):
 @router.get("", response_model=DevicesOut)
 async def devices(
     hub: Given,
+    asked: Annotated[Asked, Depends(may(Noun.DEVICE, Verb.SEE))],
     limit: Annotated[int, Query(ge=1, le=MOST_DEVICES)] = MOST_DEVICES,
     after: Annotated[str | None, Query(max_length=40, description="of `next`: the id of the last one")] = None,
 ) -> Response:
-    """List every device and edge node the hub knows, with presence and newest values."""
-    everything = hub.live.devices()
+    """List every device and edge node that the caller may see, with presence and newest values."""
+    everything = [one for one in hub.live.devices() if asked.reach.sees(one.key)]
     if after is not None:
-        last = found(hub, after).key
+        last = found(hub, after, asked.reach).key
         everything = [one for one in everything if one.key > last]
     page = everything[:limit]
     follow = f"/api/devices?{urlencode({'limit': limit, 'after': page[-1].id})}" if len(everything) > limit else None
@@ -110,13 +114,18 @@ async def devices(
     return _json(told)
 
 
-@router.get("/{id}", response_model=DeviceOut)
+@router.get("/{id}", response_model=DeviceOut, dependencies=[Depends(may(Noun.DEVICE, Verb.SEE, of_device))])
 async def device(id: str, hub: Given) -> Response:  # noqa: A002  # the path's word
     """Show one device."""
-    return _json(_device(found(hub, id), hub.places))
+    return _json(_device(_known(hub, id), hub.places))
 
 
-@router.get("/{id}/history", response_model=HistoryOut, response_model_exclude_none=True)
+@router.get(
+    "/{id}/history",
+    response_model=HistoryOut,
+    response_model_exclude_none=True,
+    dependencies=[Depends(may(Noun.HISTORY, Verb.SEE, of_device))],
+)
 async def history(
     id: str,  # noqa: A002  # the path's word
     hub: Given,
@@ -128,7 +137,7 @@ async def history(
     after: Annotated[int | None, Query(ge=0, lt=1 << 53, description="of `next`: the last instant shown, ms")] = None,
 ) -> Response:
     """Show what one metric was, as samples or in equal spans of time; the last hour unless asked otherwise."""
-    one = found(hub, id)
+    one = _known(hub, id)
     if metric not in one.values:
         known = ", ".join(sorted(one.values)) or "none yet"
         raise ProblemRaised(404, f"metric {metric[:80]!r} is not one of this device's: {known}")
@@ -156,11 +165,17 @@ def hold_ms(kind: Kind | None, name: str) -> int:
     return (known.max_report_seconds if known else UNTOLD_SECONDS) * 1000
 
 
-def found(hub: Given, wanted: str) -> LiveDevice:
-    """Return a device by its id; raise a problem where there is none."""
+def found(hub: Given, wanted: str, reach: Reach) -> LiveDevice:
+    """Return a device by its id; raise a problem where there is none, or none within reach."""
     one = hub.live.device(wanted)
-    if one is None:
+    if one is None or not reach.sees(one.key):
         raise ProblemRaised(404, f"there is no device {wanted[:40]!r}; /api/devices lists all")
+    return one
+
+
+def _known(hub: Given, wanted: str) -> LiveDevice:
+    one = hub.live.device(wanted)
+    assert one is not None  # noqa: S101  # the door found it, and nothing takes a device out of live state
     return one
 
 

@@ -2,15 +2,18 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from contract.metrics import DataType
 from contract.payload import Payload, WireMetric, encode
 from contract.topics import MessageType, Topic, valid_id
 from hub.api.problems import RESPONSES, ProblemRaised
+from hub.audit import Act
 from hub.devices import NodeKey
+from hub.doors import Asked, may, of_edge_node
 from hub.given import Given
+from hub.rights.permissions import Noun, Verb
 
 router = APIRouter(prefix="/api/edge-nodes", tags=["edge nodes"], responses=RESPONSES)
 
@@ -31,8 +34,11 @@ class SentOut(BaseModel):
 
 
 @router.post("/{group}/{node}/rebirth", status_code=202)
-async def rebirth(group: str, node: str, hub: Given) -> SentOut:
+async def rebirth(
+    group: str, node: str, hub: Given, asked: Annotated[Asked, Depends(may(Noun.EDGE_NODE, Verb.REBIRTH, of_edge_node))]
+) -> SentOut:
     """Have an edge node asked for all its births: at once, or when its last request is a minute old."""
+    hub.audit.record(Act(at=asked.caller.now, by=asked.caller.by, what="edge_node.rebirth", subject=f"{group}/{node}"))
     if not hub.broker.ready:
         raise ProblemRaised(503, "the broker is not connected; try again when /readyz says so")
     if not hub.ingest.want_birth(_key(group, node)):
@@ -41,7 +47,13 @@ async def rebirth(group: str, node: str, hub: Given) -> SentOut:
 
 
 @router.post("/{group}/{node}/write", status_code=202)
-async def write(group: str, node: str, body: WriteIn, hub: Given) -> SentOut:
+async def write(
+    group: str,
+    node: str,
+    body: WriteIn,
+    hub: Given,
+    asked: Annotated[Asked, Depends(may(Noun.EDGE_NODE, Verb.WRITE, of_edge_node))],
+) -> SentOut:
     """Write a metric of a foreign edge node or device; our own obey signed orders only."""
     key = _key(group, node)
     configured = hub.places.of(key) is not None
@@ -59,6 +71,8 @@ async def write(group: str, node: str, body: WriteIn, hub: Given) -> SentOut:
     if body.device is not None and not valid_id(body.device):
         raise ProblemRaised(422, f"device {body.device[:40]!r} cannot stand in a topic")
     kind = MessageType.NCMD if body.device is None else MessageType.DCMD
+    told = {"device": body.device, "metric": body.metric, "value": body.value}
+    hub.audit.record(Act(at=now, by=asked.caller.by, what="edge_node.write", subject=f"{group}/{node}", after=told))
     if not hub.broker.publish(str(Topic(group, kind, node, body.device)), payload):
         raise ProblemRaised(503, "the broker is not connected; try again when /readyz says so")
     return SentOut(sent=True)

@@ -2,14 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from contract.topics import valid_id
 from hub.api.problems import RESPONSES, ProblemRaised
+from hub.audit import Act
 from hub.devices import NodeKey
+from hub.doors import Asked, Where, may
 from hub.given import Given
 from hub.quarantine import WORDS
+from hub.rights.permissions import Noun, Verb
 from hub.storage.timeseries import Quarantined, StoreUnavailable
 
 router = APIRouter(prefix="/api/quarantine", tags=["quarantine"], responses=RESPONSES)
@@ -57,7 +60,7 @@ class WhoseIn(BaseModel):
     node: str | None = None
 
 
-@router.get("")
+@router.get("", dependencies=[Depends(may(Noun.QUARANTINE, Verb.SEE, Where.WHOLE))])
 async def put_aside(
     hub: Given,
     after: Annotated[int, Query(ge=0)] = 0,
@@ -74,7 +77,9 @@ async def put_aside(
 
 
 @router.post("/retry")
-async def retry(hub: Given, whose: WhoseIn) -> RetriedOut:
+async def retry(
+    hub: Given, whose: WhoseIn, asked: Annotated[Asked, Depends(may(Noun.QUARANTINE, Verb.RETRY, Where.WHOLE))]
+) -> RetriedOut:
     """Judge again what was put aside, by today's rules and clock; what passes is stored and leaves quarantine."""
     if hub.ingest.holding:
         raise ProblemRaised(503, f"nothing is judged while acknowledgements are held: {hub.ingest.holding}")
@@ -82,6 +87,9 @@ async def retry(hub: Given, whose: WhoseIn) -> RetriedOut:
         done = await hub.quarantine.retry(_whose(whose.group, whose.node))
     except StoreUnavailable as exc:
         raise ProblemRaised(503, f"the store cannot be asked: {exc}") from exc
+    told = {"looked": done.looked, "released": done.released, "samples": done.samples}
+    subject = f"{whose.group}/{whose.node}" if whose.group is not None else ""
+    hub.audit.record(Act(at=asked.caller.now, by=asked.caller.by, what="quarantine.retry", subject=subject, after=told))
     return RetriedOut(looked=done.looked, released=done.released, samples=done.samples, still=dict(done.still))
 
 

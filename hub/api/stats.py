@@ -1,11 +1,13 @@
 """How much is stored and how the devices stand, in numbers."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from hub.api.problems import RESPONSES
+from hub.doors import Where, may
 from hub.given import Given
 from hub.presence import State
+from hub.rights.permissions import Noun, Verb
 
 router = APIRouter(prefix="/api/stats", tags=["stats"], responses=RESPONSES)
 
@@ -37,7 +39,7 @@ class StatsOut(BaseModel):
     by_kind: dict[str, KindOut]
 
 
-@router.get("")
+@router.get("", dependencies=[Depends(may(Noun.STATISTICS, Verb.SEE, Where.WHOLE))])
 async def stats(hub: Given) -> StatsOut:
     """Count what is stored and what is there."""
     found = await hub.ask(hub.store.stats)

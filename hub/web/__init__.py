@@ -6,13 +6,22 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from hub.given import Hub
-from hub.web import pages
+from hub.web import own_account, pages, people, permissions, refusals, sign_in
 from hub.web.frames import Frames
 
 
 def install(application: FastAPI) -> None:
     """Give the application its pages and static files."""
-    application.include_router(pages.router)
+    for router in (
+        pages.router,
+        pages.streams,
+        sign_in.router,
+        own_account.router,
+        people.router,
+        permissions.router,
+    ):
+        application.include_router(router)
+    refusals.install(application)
     application.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
 

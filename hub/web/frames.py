@@ -1,8 +1,11 @@
-"""Pages that stay alive: one frame is rendered for all who watch a page in one language, and sent if it changed."""
+"""Pages that stay alive: one frame is rendered for all who watch a page with the same sight, and sent if it changed.
+
+Whoever watches is asked again before each frame and each second whether they still may; if not, their stream ends.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from dataclasses import dataclass, field
 
 from contract.clock import Clock
@@ -13,12 +16,15 @@ FRAME_SECONDS = 1.0
 REFRESH_SECONDS = 5.0
 """Ages are said in words, so even an unchanged world needs a new frame now and then."""
 
+ASK_SECONDS = 0.5
+"""How often a watcher of a quiet page is asked whether they still may."""
+
 MOST_WATCHERS = 200
 
 
 @dataclass(slots=True)
 class _Page:
-    """One page in one language, for as long as somebody watches it."""
+    """One page as it looks to some, for as long as somebody watches it."""
 
     watchers: "set[asyncio.Queue[str]]" = field(default_factory=set)
     loop: "asyncio.Task[None] | None" = None
@@ -35,37 +41,45 @@ class Frames:
         self._announcements = announcements
         self._closing = closing
         self._clock = clock
-        self._pages: dict[str, _Page] = {}
+        self._pages: dict[Hashable, _Page] = {}
 
-    async def watch(self, name: str, render: Callable[[], str]) -> AsyncGenerator[str, None]:
+    async def watch(
+        self, key: Hashable, render: Callable[[], str], still: Callable[[], bool] = lambda: True
+    ) -> AsyncGenerator[str, None]:
         """Yield frames of a page from now on, at most one a second; a slow watcher misses frames, never order.
+
+        Those with equal keys are shown the same. Ends within a second once `still` says no.
 
         An empty frame says that nothing changed: a page that hears nothing believes its link lost.
         """
-        page = self._pages.setdefault(name, _Page())
+        page = self._pages.setdefault(key, _Page())
         if len(page.watchers) >= MOST_WATCHERS:
             return
         queue: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
         page.watchers.add(queue)
         if page.loop is None:
-            page.loop = asyncio.create_task(self._render(page, render), name=f"frames of {name}")
+            page.loop = asyncio.create_task(self._render(page, render), name="frames")
         closing = asyncio.create_task(self._closing.wait())
         frame = asyncio.create_task(queue.get())
+        second = asyncio.create_task(self._clock.sleep(ASK_SECONDS))
         try:
             yield render()
             while not self._closing.is_set():
-                done, _ = await asyncio.wait({frame, closing}, return_when=asyncio.FIRST_COMPLETED)
-                if frame not in done:
+                done, _ = await asyncio.wait({frame, closing, second}, return_when=asyncio.FIRST_COMPLETED)
+                if closing in done or not still():
                     break
-                shown, frame = frame.result(), asyncio.create_task(queue.get())
-                yield shown
+                if second in done:
+                    second = asyncio.create_task(self._clock.sleep(ASK_SECONDS))
+                if frame in done:
+                    shown, frame = frame.result(), asyncio.create_task(queue.get())
+                    yield shown
         finally:
-            closing.cancel()
-            frame.cancel()
+            for waiting in (closing, frame, second):
+                waiting.cancel()
             page.watchers.discard(queue)
             if not page.watchers and page.loop is not None:
                 page.loop.cancel()
-                self._pages.pop(name, None)
+                self._pages.pop(key, None)
 
     async def _render(self, page: _Page, render: Callable[[], str]) -> None:
         while True:

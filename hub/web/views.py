@@ -106,6 +106,7 @@ class AnnouncementView:
     length: str
     audio: str
     running: bool
+    stoppable: bool
     on_air: bool
     parts: Sequence[PartView]
 
@@ -137,16 +138,19 @@ def device(one: LiveDevice, places: Places, words: Words, now: int, *, full: boo
     return _device(one, judged(one, now), places, words, now, full=full)
 
 
-def announcement(one: Announcement, places: Places, words: Words, now: int) -> AnnouncementView:
-    """Return an announcement's view."""
+def announcement(
+    one: Announcement, places: Places, words: Words, now: int, *, hear: bool, stop: bool
+) -> AnnouncementView:
+    """Return an announcement's view; `hear` and `stop`: whether its reader may."""
     _ = words._
     return AnnouncementView(
         id=one.id,
         title=one.text or one.filename or _("Recorded bulletin"),
         when=words.ago(one.created_at, now),
         length=words.span(one.duration_ms),
-        audio=f"/audio/{one.sha256}",
+        audio=f"/audio/{one.sha256}" if hear else "",
         running=any(part.stage not in FINAL for part in one.parts) and now < one.expires_at + one.duration_ms,
+        stoppable=stop,
         on_air=any(part.stage is Stage.STARTED for part in one.parts),
         parts=[_part(part, places, words) for part in one.parts],
     )

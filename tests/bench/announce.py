@@ -17,7 +17,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from simulators import demo
+from simulators import demo, demo_people
 from simulators.demo_commune import HAMLETS
 from simulators.hearing import heard
 
@@ -31,7 +31,7 @@ async def measure() -> None:
         commune = demo.Commune(folder=Path(folder), port=0, mqtt_port=demo._free(0), box_mqtt_port=demo._free(0))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(demo._stop_all, commune)
-            session = await stack.enter_async_context(aiohttp.ClientSession())
+            session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=demo_people.jar()))
             await demo._start_all(commune, broker, session, asyncio.Event())
             devices = (await demo._get(commune, session, "/api/devices"))["devices"]
             speaker = HAMLETS[0].speakers[0]

@@ -24,9 +24,9 @@ from contract.commands import Stage
 from contract.payload import decode
 from edge.broadcast import Accepted, Again, Situation, examine
 from hub.announcements import AnnouncementRefused, Announcements, Request
-from hub.api.announcements import LOCAL
 from hub.app import trust_of
 from hub.audio import AudioRefused, AudioStore
+from hub.audit import Person
 from hub.backup import back_up
 from hub.config import BroadcastConfig, EdgeNodeConfig
 from hub.devices import DeviceKey, NodeKey
@@ -43,6 +43,7 @@ from hub.trust import Trust
 NODE = NodeKey("g", "n-01")
 SPEAKERS = (DeviceKey("g", "n-01", "loa-1"), DeviceKey("g", "n-01", "loa-2"))
 BOOT, CHALLENGE = "b" * 32, "c" * 32
+SOMEBODY = Person(account="lan")
 
 
 def tone(seconds: float = 0.5) -> bytes:
@@ -181,7 +182,7 @@ async def station(tmp_path: Path) -> AsyncIterator[Station]:
 
 
 def request(**change: Any) -> Request:
-    told: dict[str, Any] = {"speakers": SPEAKERS, "by": LOCAL, "audio": tone(), "filename": "còi.wav", **change}
+    told: dict[str, Any] = {"speakers": SPEAKERS, "by": SOMEBODY, "audio": tone(), "filename": "còi.wav", **change}
     return Request(**told)
 
 
@@ -268,13 +269,13 @@ async def test_a_box_with_an_older_bundle_gets_ours_first(station: Station, even
 async def test_a_stop_is_an_order_of_its_own(station: Station, eventually: Any) -> None:
     station.greet()
     made = await station.announcements.announce(request())
-    await station.announcements.stop(made.id, LOCAL)
+    await station.announcements.stop(made.id, SOMEBODY)
     station.report(made.id, Stage.STOPPED)
     await eventually(lambda: station.stages(made.id) == [Stage.STOPPED] * 2)
     log = [json.loads(line) for line in (station.folder / "s.log").read_text().splitlines()]
     assert [one["do"] for one in log if one["do"] == "make"] == ["make", "make"]
     rows = station.store._database.execute("SELECT account, what, subject FROM acts").fetchall()
-    assert rows == [("local", "announcement.make", made.id), ("local", "announcement.stop", made.id)]
+    assert rows == [("lan", "announcement.make", made.id), ("lan", "announcement.stop", made.id)]
 
 
 async def test_what_nobody_confirmed_in_time_is_recorded_as_expired(
@@ -345,7 +346,7 @@ async def test_what_expired_while_the_hub_was_away_is_recorded(tmp_path: Path, c
 
 async def test_what_never_left_is_stopped_at_once_and_never_leaves(station: Station, eventually: Any) -> None:
     made = await station.announcements.announce(request())
-    await station.announcements.stop(made.id, LOCAL)
+    await station.announcements.stop(made.id, SOMEBODY)
     assert station.stages(made.id) == [Stage.STOPPED] * 2
     station.greet()
     await eventually(lambda: len(station.envelopes()) >= 2)
@@ -358,7 +359,7 @@ async def test_a_stop_holds_across_a_restart(tmp_path: Path, eventually: Any) ->
             station.greet()
             made = await station.announcements.announce(request())
             await eventually(station.envelopes)
-            await station.announcements.stop(made.id, LOCAL)
+            await station.announcements.stop(made.id, SOMEBODY)
         async with opened(tmp_path, SystemClock(), signer) as station:
             station.greet()
             await eventually(lambda: len(station.envelopes()) >= 2)
@@ -375,7 +376,7 @@ async def test_what_has_ended_needs_no_stop(station: Station, eventually: Any) -
     made = await station.announcements.announce(request())
     station.report(made.id, Stage.FINISHED)
     await eventually(lambda: station.stages(made.id) == [Stage.FINISHED] * 2)
-    assert (await station.announcements.stop(made.id, LOCAL)).id == made.id
+    assert (await station.announcements.stop(made.id, SOMEBODY)).id == made.id
     assert (station.folder / "s.log").read_text().count('"do": "make"') == 1
 
 

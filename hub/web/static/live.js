@@ -42,9 +42,17 @@
       lost(true);
       if (source && source.readyState === EventSource.CLOSED) {
         close();
-        setTimeout(() => document.hidden || open(), 3000);
+        setTimeout(() => document.hidden || again(), 3000);
       }
     };
+  }
+
+  // The hub answered, and not with a stream: perhaps it is starting, perhaps this page is no longer ours to watch.
+  async function again() {
+    const page = await fetch(location.href, { redirect: "manual" }).catch(() => null);
+    if (page && page.type !== "opaqueredirect" && page.status < 400) open();
+    else if (page && page.status < 500) location.reload();
+    else setTimeout(() => document.hidden || again(), 3000);
   }
 
   // A browser gives one host six connections; a hidden tab must not hold one.

@@ -1,6 +1,8 @@
 """A whole hub application without broker, with devices put in by hand."""
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ from contract.catalog import metric as known
 from contract.clock import SystemClock
 from hub.alias_tables import GOOD_MARK
 from hub.app import create
+from hub.audit import Act, Person
 from hub.config import BroadcastConfig, BrokerConfig, Config, EdgeNodeConfig, HubConfig
 from hub.devices import DeviceKey, NodeKey
+from hub.people.caller import Visitor
 from hub.presence import DeviceFacts, NodeFacts
+from hub.rights.permissions import Grant, Role
+from hub.rights.scopes import PROVINCE, Scope
 from hub.signer import ceremony
 
 BASE = "http://127.0.0.1:8080"
@@ -70,7 +76,68 @@ async def hub(tmp_path: Path) -> AsyncIterator[Any]:
         yield application
 
 
+NUMBERS = itertools.count()
+
+
+def account(hub: Any, *roles: Role, scope: Scope = PROVINCE, name: str = "") -> Any:
+    """Keep an account that holds roles over a place."""
+    inside = hub.state.hub
+    accounts, now = inside.reception.accounts, inside.clock.now_ms()
+    act = Act(at=now, by=Person(account="test"), what="account.make")
+    called = name or f"person-{next(NUMBERS)}"
+    made = accounts.add(name=called, full_name=f"Bà {called}", home=scope, at=now, act=act)
+    for role in roles:
+        accounts.give(made.id, Grant(role=role, scope=scope), by="test", at=now, act=act)
+    return accounts.get(made.id)
+
+
+def session(hub: Any, who: Any) -> tuple[str, str]:
+    """Sign somebody in; return their session's secret, and what their forms bring back."""
+    entrance = hub.state.hub.reception.entrance
+    came = entrance.start(who.id, Visitor(address="127.0.0.1"))
+    return came.secret, entrance.form_token(came.secret)
+
+
+SignIn = Callable[..., httpx.AsyncClient]
+
+
 @pytest.fixture
-async def client(hub: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def sign_in(hub: Any) -> AsyncIterator[SignIn]:
+    """Return a maker of clients: each is signed in as somebody new who holds the given roles over a place."""
+    async with AsyncExitStack() as stack:
+
+        def make(*roles: Role, scope: Scope = PROVINCE, who: Any = None) -> httpx.AsyncClient:
+            secret, token = session(hub, who or account(hub, *roles, scope=scope))
+            client = httpx.AsyncClient(
+                transport=httpx.ASGITransport(hub),
+                base_url=BASE,
+                cookies={"session": secret},
+                headers={"X-Form-Token": token},
+            )
+            stack.push_async_callback(client.aclose)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def accounts(hub: Any) -> Callable[..., Any]:
+    """Return a maker of accounts that hold roles over a place."""
+
+    def make(*roles: Role, scope: Scope = PROVINCE, name: str = "") -> Any:
+        return account(hub, *roles, scope=scope, name=name)
+
+    return make
+
+
+@pytest.fixture
+async def client(sign_in: SignIn) -> httpx.AsyncClient:
+    """Return a client of somebody who may do everything that has to do with equipment and loudspeakers."""
+    return sign_in(Role.OPERATOR, Role.TECHNICIAN, Role.PROVINCE_SUPERVISOR)
+
+
+@pytest.fixture
+async def stranger(hub: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client of nobody."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(hub), base_url=BASE) as one:
         yield one

@@ -12,6 +12,8 @@ import uvicorn
 from contract.positions import Lineage
 from hub.devices import DeviceKey, NodeKey, device_id
 from hub.node_delivery import Alarm, AlarmKind, Depth, NodeDelivery
+from hub.people.caller import Visitor
+from hub.rights.permissions import Role
 from hub.storage.timeseries import Batch, Quarantined, Void
 
 pytestmark = [pytest.mark.browser]
@@ -20,6 +22,26 @@ NODE = device_id(DeviceKey("g", "n-01", ""))
 LOA = device_id(DeviceKey("g", "n-01", "loa-01"))
 AXE = Path(__file__).parents[2] / "interop" / "node_modules" / "axe-core" / "axe.min.js"
 VENDOR = Path(__file__).parents[3] / "hub" / "web" / "static" / "vendor" / "htmx.min.js"
+
+
+@pytest.fixture
+async def people(accounts: Any) -> Any:
+    """Return somebody who may do everything but speak in an emergency."""
+    return accounts(*(role for role in Role if role is not Role.DUTY_OFFICER))
+
+
+@pytest.fixture
+async def context(browser: Any, hub: Any, url: str, people: Any) -> AsyncIterator[Any]:
+    """Return a browser's context in which they are signed in."""
+    made = await browser.new_context()
+    await signed_in(made, hub, url, people)
+    yield made
+    await made.close()
+
+
+async def signed_in(context: Any, hub: Any, url: str, who: Any) -> None:
+    came = hub.state.hub.reception.entrance.start(who.id, Visitor(address="127.0.0.1"))
+    await context.add_cookies([{"name": "session", "value": came.secret, "url": url, "httpOnly": True}])
 
 
 @pytest.fixture
@@ -63,17 +85,44 @@ def in_trouble(hub: Any) -> NodeDelivery:
     )
 
 
+PATHS = [
+    "/",
+    f"/devices/{PROBE}",
+    f"/devices/{NODE}",
+    "/reports/completeness",
+    "/announce",
+    "/sign-in",
+    "/step-up",
+    "/account",
+    "/account/codes",
+    "/people",
+    "/people/{person}",
+    "/permissions",
+]
+
+
 @pytest.mark.parametrize("language", ["vi", "en"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("path", ["/", f"/devices/{PROBE}", f"/devices/{NODE}", "/announce", "/reports/completeness"])
+@pytest.mark.parametrize("path", PATHS)
 async def test_every_page_is_accessible_and_fits(
-    browser: Any, hub: Any, url: str, path: str, width: int, scheme: str, language: str, monkeypatch: pytest.MonkeyPatch
+    browser: Any,
+    hub: Any,
+    people: Any,
+    url: str,
+    path: str,
+    width: int,
+    scheme: str,
+    language: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(hub.state.hub.ingest, "delivery", lambda key: in_trouble(hub))
     if not AXE.exists():
         pytest.skip("axe-core is not installed (make test installs it)")
     context = await browser.new_context(viewport={"width": width, "height": 740}, color_scheme=scheme)
+    if path != "/sign-in":
+        await signed_in(context, hub, url, people)
+    path = path.format(person=people.id)
     page = await context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -91,8 +140,8 @@ async def test_every_page_is_accessible_and_fits(
     await context.close()
 
 
-async def test_a_page_follows_what_happens_without_being_loaded_again(browser: Any, hub: Any, url: str) -> None:
-    page = await browser.new_page()
+async def test_a_page_follows_what_happens_without_being_loaded_again(context: Any, hub: Any, url: str) -> None:
+    page = await context.new_page()
     await page.goto(f"{url}/?lang=vi")
     state = hub.state.hub.live.state(DeviceKey("g", "n-01", "probe-01"))
     state.slots["Water/pH"].value = 6.66
@@ -102,10 +151,10 @@ async def test_a_page_follows_what_happens_without_being_loaded_again(browser: A
 
 
 async def test_what_a_reader_opened_stays_open_when_its_section_is_renewed(
-    browser: Any, hub: Any, url: str, monkeypatch: pytest.MonkeyPatch
+    context: Any, hub: Any, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub.state.hub.ingest, "delivery", lambda key: in_trouble(hub))
-    page = await browser.new_page()
+    page = await context.new_page()
     await page.goto(f"{url}/devices/{NODE}?lang=vi")
     await page.click("#ledger summary")
     await page.evaluate("document.querySelector('#delivery').dataset.old = 'yes'")
@@ -115,8 +164,8 @@ async def test_what_a_reader_opened_stays_open_when_its_section_is_renewed(
     await page.close()
 
 
-async def test_everything_can_be_done_by_keyboard(browser: Any, url: str) -> None:
-    page = await browser.new_page()
+async def test_everything_can_be_done_by_keyboard(context: Any, url: str) -> None:
+    page = await context.new_page()
     await page.goto(f"{url}/announce?lang=vi")
     await page.keyboard.press("Tab")
     assert await page.evaluate("document.activeElement.className") == "skip"
@@ -135,8 +184,7 @@ async def test_everything_can_be_done_by_keyboard(browser: Any, url: str) -> Non
     await page.close()
 
 
-async def test_without_a_link_nothing_can_be_pressed_that_would_sound(browser: Any, hub: Any, url: str) -> None:
-    context = await browser.new_context()
+async def test_without_a_link_nothing_can_be_pressed_that_would_sound(context: Any, url: str) -> None:
     page = await context.new_page()
     await page.goto(f"{url}/announce?lang=vi")
     await page.wait_for_selector("body:not(.lost)")
@@ -147,10 +195,9 @@ async def test_without_a_link_nothing_can_be_pressed_that_would_sound(browser: A
     )
     await context.set_offline(False)
     await page.wait_for_selector("button.primary:enabled", timeout=20_000)
-    await context.close()
 
 
-async def test_the_history_is_drawn_with_its_gap_and_told_as_a_table(browser: Any, hub: Any, url: str) -> None:
+async def test_the_history_is_drawn_with_its_gap_and_told_as_a_table(context: Any, hub: Any, url: str) -> None:
     from contract.metrics import DataType
     from hub.storage.timeseries import Batch
 
@@ -162,7 +209,7 @@ async def test_the_history_is_drawn_with_its_gap_and_told_as_a_table(browser: An
         batch.numbers.value.append(7.0 + minute / 100)
         batch.numbers.marks.append(192 << 8)
     inside.store.commit(batch, now)
-    page = await browser.new_page()
+    page = await context.new_page()
     await page.goto(f"{url}/devices/{PROBE}?lang=vi")
     await page.wait_for_selector(".uplot canvas", timeout=8000)
     await page.click("summary")

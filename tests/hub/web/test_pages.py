@@ -58,7 +58,7 @@ async def test_a_device_page_shows_values_with_unit_age_and_a_chart(client: Any)
 async def test_an_unknown_device_is_a_page_too(client: Any) -> None:
     response = await client.get("/devices/none", params={"lang": "vi"})
     assert response.status_code == 404
-    assert "Không có thiết bị này" in response.text
+    assert "Ở đây không có mục này" in response.text
 
 
 async def test_a_value_past_its_time_is_marked_old(hub: Any, client: Any) -> None:
