@@ -131,6 +131,12 @@ def accounts(hub: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
+async def cookie(client: httpx.AsyncClient) -> str:
+    """Return the header of who is signed in as `client`, for what is sent by hand."""
+    return f"session={client.cookies['session']}"
+
+
+@pytest.fixture
 async def client(sign_in: SignIn) -> httpx.AsyncClient:
     """Return a client of somebody who may do everything that has to do with equipment and loudspeakers."""
     return sign_in(Role.OPERATOR, Role.TECHNICIAN, Role.PROVINCE_SUPERVISOR)

@@ -263,6 +263,7 @@ class TestWhatIsListedEndsWhereTheReachEnds:
             "/",
             "/announce",
             "/people",
+            "/reports/completeness",
             "/frames/overview",
             "/frames/announce",
         ],
@@ -299,6 +300,7 @@ class TestWhatIsListedEndsWhereTheReachEnds:
             "/announce",
             "/people",  # POST: test_people, beyond
             "/account/deputies",  # by the rules of hub/people/administration.py: test_people
+            "/reports/completeness",
             "/frames/overview",
             "/frames/announce",
         }

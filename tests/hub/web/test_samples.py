@@ -180,19 +180,20 @@ async def served(hub: Any) -> AsyncIterator[int]:
     await running
 
 
-async def ask(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def ask(port: int, cookie: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
-    writer.write(f"GET /api/samples.csv?from=0&to=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    head = f"GET /api/samples.csv?from=0&to=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {cookie}\r\n\r\n"
+    writer.write(head.encode())
     await reader.readuntil(b"\r\n\r\n")
     return reader, writer
 
 
 async def test_a_reader_that_goes_away_ends_the_query(
-    hub: Any, served: int, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    hub: Any, served: int, cookie: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = Endless(hub)
     monkeypatch.setattr(hub.state.hub.store.__class__, "export", endless.export)
-    reader, writer = await ask(served)
+    reader, writer = await ask(served, cookie)
     await reader.readexactly(1_000_000)
     assert not endless.ended.is_set()
     writer.close()
@@ -201,11 +202,11 @@ async def test_a_reader_that_goes_away_ends_the_query(
 
 
 async def test_a_slow_reader_is_worked_for_as_it_reads_and_slows_nobody(
-    hub: Any, client: Any, served: int, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    hub: Any, client: Any, served: int, cookie: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = Endless(hub)
     monkeypatch.setattr(hub.state.hub.store.__class__, "export", endless.export)
-    readers = [await ask(served) for _ in range(MOST_AT_A_TIME)]
+    readers = [await ask(served, cookie) for _ in range(MOST_AT_A_TIME)]
     before = -1
     while before != endless.asked:  # until the sockets are full
         before = endless.asked
@@ -220,18 +221,18 @@ async def test_a_slow_reader_is_worked_for_as_it_reads_and_slows_nobody(
 
 
 async def test_a_reader_that_takes_nothing_for_long_is_given_up(
-    hub: Any, served: int, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    hub: Any, served: int, cookie: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = Endless(hub)
     monkeypatch.setattr(hub.state.hub.store.__class__, "export", endless.export)
     monkeypatch.setattr(samples, "PATIENCE_SECONDS", 0.3)
-    _, writer = await ask(served)
+    _, writer = await ask(served, cookie)
     await eventually(endless.ended.is_set)
     writer.close()
 
 
 async def test_a_store_that_breaks_half_way_breaks_the_answer_off(
-    hub: Any, served: int, monkeypatch: pytest.MonkeyPatch
+    hub: Any, served: int, cookie: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = Endless(hub)
 
@@ -240,7 +241,7 @@ async def test_a_store_that_breaks_half_way_breaks_the_answer_off(
         raise StoreUnavailable("the disk is gone")
 
     monkeypatch.setattr(hub.state.hub.store.__class__, "export", export)
-    reader, writer = await ask(served)
+    reader, writer = await ask(served, cookie)
     told = await reader.read(-1)
     assert len(told) > 100_000
     assert not told.endswith(b"\r\n0\r\n\r\n"), "a chunked body that was ended is taken for whole"
