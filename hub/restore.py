@@ -20,6 +20,7 @@ from hub.backup import BackupRefused, File, Manifest, StoreKind, digest, pieces,
 from hub.state_folder import AUDIO, DATABASES, EVERYTHING, HOST_STATE, sync
 from hub.storage.audit import Audit
 from hub.storage.database import newest_schema, open_database
+from hub.storage.sessions import SessionStore
 
 STAGED = "restoring"
 READY = "ready.json"
@@ -143,7 +144,9 @@ def _bring_to_the_present(staged: Path, state: Path, manifest: Manifest, *, now:
     gap = f"{_iso(manifest.made_at)}/{_iso(now)}"
     act = Act(at=now, by=Person(account=who), what="hub.restore", subject=gap, why=f"backup made by {manifest.made_by}")
     with closing(open_database(staged / "hub.db", "hub")) as database:
-        Audit(database).record(act)
+        audit = Audit(database)
+        SessionStore(database, audit).end_everybodys()
+        audit.record(act)
     newest = max(_last_state(staged / HOST_STATE), _last_state(state / HOST_STATE))
     if newest:
         (staged / HOST_STATE).write_text(str(newest), encoding="ascii")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pyotp
+from yarl import URL
 
 from simulators.demo_commune import GROUP, HAMLETS
 
@@ -102,6 +103,14 @@ async def come_in(session: aiohttp.ClientSession, url: str, config: Path, who: S
     """Add somebody and sign them in; the session's cookie jar keeps it."""
     links = await add([who], config)
     await sign_in(session, url, await set_up(session, url, who, links[who.name]))
+
+
+async def cookie(url: str, config: Path, who: Somebody) -> str:
+    """Add somebody, sign them in, and return the Cookie header of their session."""
+    async with aiohttp.ClientSession(cookie_jar=jar()) as session:
+        await come_in(session, url, config, who)
+        found = session.cookie_jar.filter_cookies(URL(url))["session"]
+    return f"session={found.value}"
 
 
 def jar() -> aiohttp.CookieJar:

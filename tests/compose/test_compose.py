@@ -1,5 +1,6 @@
 """docker-compose.yml: well formed, closed to the world, naming only what exists; and what it starts works together."""
 
+import asyncio
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import yaml
 from compose_spec import PyCompose
 
 from hub.config import HubConfig
+from simulators import demo_people
 from simulators.composed import BUCKETS, OWNERS, PORTS, hub_toml, main, make_files, make_tokens
 
 ROOT = Path(__file__).parents[2]
@@ -173,9 +175,13 @@ def test_what_it_starts_brings_readings_of_a_commune_into_influxdb(
         started(name, str(tools / program), *rest)
     hub = f"http://127.0.0.1:{ports['hub']}"
 
+    eventually_now((made / "hub" / "status.json").exists, 60, lambda: "the hub has no status file")
+    cookie = asyncio.run(demo_people.cookie(hub, made / "hub" / "hub.toml", demo_people.JUDGE))
+
     def online() -> bool:
         try:
-            with urllib.request.urlopen(f"{hub}/api/stats", timeout=2) as answer:
+            asking = urllib.request.Request(f"{hub}/api/stats", headers={"Cookie": cookie})
+            with urllib.request.urlopen(asking, timeout=2) as answer:
                 told = json.loads(answer.read())
         except OSError:
             return False

@@ -30,6 +30,7 @@ from contract.metrics import DataType, Value
 from contract.payload import Payload, WireMetric, decode, encode
 from contract.topics import MessageType, Topic
 from hub.signer import ceremony
+from simulators import demo_people
 from simulators.faults import Faults
 from simulators.hearing import heard
 from simulators.ip_speaker import Speaker, serving
@@ -216,7 +217,8 @@ async def place(mosquitto: Any, tmp_path: Path, eventually: Any) -> AsyncIterato
         await eventually((tmp_path / "hub.json").exists, 30)
         await eventually((tmp_path / "signer.sock").exists, 30)
         url = json.loads((tmp_path / "hub.json").read_text())["url"]
-        api = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers={"Origin": url}, timeout=20))
+        headers = {"Origin": url, "Cookie": await demo_people.cookie(url, tmp_path / "hub.toml", demo_people.JUDGE)}
+        api = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=20))
         client = await stack.enter_async_context(aiomqtt.Client("127.0.0.1", mosquitto.port))
         await client.subscribe("spBv1.0/#")
         stranger = Stranger(client)

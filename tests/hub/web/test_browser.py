@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 
 from contract.positions import Lineage
+from hub.audit import Person
 from hub.devices import DeviceKey, NodeKey, device_id
 from hub.node_delivery import Alarm, AlarmKind, Depth, NodeDelivery
 from hub.people.caller import Visitor
@@ -98,6 +99,7 @@ PATHS = [
     "/people",
     "/people/{person}",
     "/permissions",
+    "/set-up/{link}",
 ]
 
 
@@ -120,9 +122,10 @@ async def test_every_page_is_accessible_and_fits(
     if not AXE.exists():
         pytest.skip("axe-core is not installed (make test installs it)")
     context = await browser.new_context(viewport={"width": width, "height": 740}, color_scheme=scheme)
-    if path != "/sign-in":
+    if not path.startswith(("/sign-in", "/set-up")):
         await signed_in(context, hub, url, people)
-    path = path.format(person=people.id)
+    link = hub.state.hub.reception.set_up.link_for(people, Person(account="test"))
+    path = path.format(person=people.id, link=link)
     page = await context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
