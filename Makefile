@@ -24,7 +24,7 @@ check:       ## format, lint, strict types, borders between packages
 
 bench:       ## benchmarks, one JSON object a figure; B=ingest for one
 	@.ci/prepare test
-	@for one in $(if $(B),$(B),ingest drain influx seal query edge wear bus cameras announce audit); do $(PYTHON) -P tests/bench/$$one.py || exit 1; done
+	@for one in $(if $(B),$(B),ingest drain influx seal query edge wear bus cameras announce audit rights); do $(PYTHON) -P tests/bench/$$one.py || exit 1; done
 
 chaos:       ## faults on purpose, judged by a script of its own; ARGS="--cycles 50 --seed 7 --json", --help for more
 	@.ci/prepare test
