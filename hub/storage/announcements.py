@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contract.commands import Stage
-from hub.audit import Act
+from hub.audit import Act, Person
 from hub.devices import DeviceKey
-from hub.storage.audit import Audit
+from hub.storage.audit import Audit, Search
 from hub.storage.database import transaction
+
+UNKNOWN_ORDER = "announcement.unknown_order"
+"""What a box did by an order that this hub does not know: made after the backup it was restored from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +107,11 @@ class AnnouncementStore:
 
     def sounded_unknown(self, order: str, stage: Stage, *, at: int, who: str, cursor: int) -> None:
         """Keep once, in the audit, what a box says of an order that is not known here, and how far was read."""
-        with self._transaction():
-            told = (who, "unknown_order", str(stage), order)
-            known = "SELECT 1 FROM audit WHERE who = ? AND what = ? AND why = ? AND subject = ?"
-            if self._database.execute(known, told).fetchone() is None:
-                self._audit(at, *told)
+        asked = Search(account=who, what=UNKNOWN_ORDER, subject=order)
+        with transaction(self._database):
+            if all(one.details.get("why") != stage for one in self._audit.search(asked)):
+                act = Act(at=at, by=Person(account=who), what=UNKNOWN_ORDER, subject=order, why=str(stage))
+                self._audit.add(act)
             self._database.execute("INSERT OR REPLACE INTO cursors VALUES ('outcomes', ?)", (cursor,))
 
     def advance(self, cursor: int) -> None:

@@ -25,7 +25,12 @@ from hub.storage.database import transaction
 
 AT_ONCE = 5000
 
-_OLDER = {"announce": "announcement.make", "stop": "announcement.stop"}
+_OLDER = {
+    "announce": "announcement.make",
+    "stop": "announcement.stop",
+    "restore": "hub.restore",
+    "unknown_order": "announcement.unknown_order",
+}
 """What acts were called before they stood in a chain."""
 
 
@@ -159,7 +164,7 @@ class Audit:
         """Take what an earlier version kept without a chain into it, once."""
         older = self._database.execute("SELECT at, who, what, why, subject FROM audit ORDER BY id").fetchall()
         for at, who, what, why, subject in older:
-            self.add(Act(at=at, by=Person(account=who), what=_OLDER[what], why=why, subject=subject))
+            self.add(Act(at=at, by=Person(account=who), what=_OLDER.get(what, what), why=why, subject=subject))
         self._database.execute("DELETE FROM audit")
 
 

@@ -33,8 +33,8 @@ from hub.devices import DeviceKey, NodeKey
 from hub.restore import restore
 from hub.signer import ceremony
 from hub.signer.client import SignerClient
-from hub.storage.announcements import AnnouncementStore
-from hub.storage.audit import Audit
+from hub.storage.announcements import UNKNOWN_ORDER, AnnouncementStore
+from hub.storage.audit import Audit, Search
 from hub.storage.database import open_database
 from hub.storage.embedded import EmbeddedStore
 from hub.storage.timeseries import Batch, EventRow
@@ -454,8 +454,8 @@ async def test_what_a_box_says_of_an_order_that_a_restored_hub_does_not_know_is_
         station.report("f" * 32, Stage.FINISHED, "loa-1")
     await eventually(lambda: station.store.cursor() == 2)
     with closing(sqlite3.connect(station.folder / "hub.db")) as database:
-        told = list(database.execute("SELECT at, who, what, why, subject FROM audit"))
-    assert told == [(5, "n-01", "unknown_order", "finished", "f" * 32)]
+        told = [(one.at, one.account, one.what, one.details, one.subject) for one in Audit(database).search(Search())]
+    assert told == [(5, "n-01", UNKNOWN_ORDER, {"why": "finished"}, "f" * 32)]
 
 
 async def test_a_disk_that_was_full_delays_outcomes_and_ends_nothing(
