@@ -58,11 +58,11 @@ async def authenticator(page: Any) -> Any:
 
 
 async def set_up(hub: Any, accounts: Any, page: Any, base: str, *roles: Role) -> str:
-    """Let somebody set up their sign-in as people do: by their link, in the browser. Return the secret of their codes."""
+    """Let somebody set up their sign-in as people do, by their link; return the secret of their codes."""
     account = accounts(*roles, name="lan")
     link = hub.state.hub.reception.set_up.link_for(account, Person(account="test"))
     await page.goto(f"{base}/set-up/{link}?lang=vi")
-    secret = (await page.locator(".secret").inner_text()).strip()
+    secret = str(await page.locator(".secret").inner_text()).strip()
     await page.fill("#password", PASSWORD)
     await page.fill("#code", pyotp.TOTP(secret).generate_otp(int(time.time()) // 30 - 1))
     await page.click("button.primary")
