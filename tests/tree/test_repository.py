@@ -71,7 +71,7 @@ THIRD_PARTY = {
     "cv2": {"edge/camera/measures.py"},
     "gufo": {"edge/drivers/snmp_hotspot.py"},
     "icmplib": {"edge/drivers/reachability.py"},
-    "zeroconf": {"edge/discovery/mdns.py"},
+    "zeroconf": {"edge/discovery/mdns.py", "simulators/lan.py"},
     "pysnmp": {"simulators/snmp_hotspot.py"},
     "espeakng_loader": {"hub/speech_worker.py"},
     "av": {
