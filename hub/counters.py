@@ -29,6 +29,7 @@ class Counters:
         self.strangers_forgotten = Counter(
             "hamlet_strangers_forgotten", "Edge nodes nobody configured that had to make room", registry=registry
         )
+        self.sign_ins = Counter("hamlet_sign_ins", "Attempts to sign in, by result", ["result"], registry=registry)
 
     def page(self) -> bytes:
         """Return the text page that Prometheus reads."""

@@ -13,6 +13,7 @@ from hub.audit import Act
 from hub.devices import NodeKey
 from hub.doors import Asked, may, of_edge_node
 from hub.given import Given
+from hub.rights.commands import sounds
 from hub.rights.permissions import Noun, Verb
 
 router = APIRouter(prefix="/api/edge-nodes", tags=["edge nodes"], responses=RESPONSES)
@@ -59,6 +60,10 @@ async def write(
     configured = hub.places.of(key) is not None
     if configured or hub.ingest.our_node(key):
         raise ProblemRaised(403, f"edge node {node!r} is ours: nothing on it can be written plainly")
+    if sounds(body.metric):
+        raise ProblemRaised(
+            403, f"{body.metric[:60]!r} has to do with sound: only signed orders make loudspeakers sound"
+        )
     if not hub.ingest.born(key):
         raise ProblemRaised(409, f"edge node {node!r} is not online")
     now = hub.clock.now_ms()

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.border import address_of, cookie_name, cookies
 from hub.doors import Asked, may, open_to_all
-from hub.given import Given
+from hub.given import Given, Hub
 from hub.people.caller import Visitor
 from hub.people.entrance import SignedIn, SignInRefused, TooOften
 from hub.rights.permissions import TABLE, Noun, Verb
@@ -55,9 +55,9 @@ async def sign_in(body: SignInIn, request: Request, hub: Given) -> Response:
             body.name, body.password, body.code, visitor(request), instead_of=session_secret(request)
         )
     except SignInRefused as exc:
-        raise refused(exc) from exc
+        raise refused(hub, exc) from exc
     response = Response(status_code=204)
-    keep(response, request, came)
+    keep(hub, response, request, came)
     return response
 
 
@@ -96,8 +96,9 @@ def session_secret(request: Request) -> str:
     return cookies(request.scope).get(cookie_name(request.url.scheme, "session"), "")
 
 
-def keep(response: Response, request: Request, came: SignedIn) -> None:
-    """Give the browser its new session, under a new secret, and the mark by which it is known from now on."""
+def keep(hub: Hub, response: Response, request: Request, came: SignedIn) -> None:
+    """Count a sign-in; give the browser its new session, and the mark by which it is known from now on."""
+    hub.counters.sign_ins.labels("done").inc()
     scheme = request.url.scheme
     secure = scheme == "https"
     response.set_cookie(
@@ -122,8 +123,14 @@ def forget(response: Response, request: Request) -> None:
     )
 
 
-def refused(exc: SignInRefused) -> ProblemRaised:
-    """Return the problem for an attempt that failed; the same words for known and unknown names."""
+def refused(hub: Hub, exc: SignInRefused) -> ProblemRaised:
+    """Count an attempt that failed, and return its problem; the same words for known and unknown names."""
+    count_refused(hub, exc)
     if isinstance(exc, TooOften):
         return ProblemRaised(429, str(exc), code="too_often", headers={"Retry-After": str(math.ceil(exc.seconds))})
     return ProblemRaised(401, str(exc), code="wrong")
+
+
+def count_refused(hub: Hub, exc: SignInRefused) -> None:
+    """Count an attempt that failed."""
+    hub.counters.sign_ins.labels("too_often" if isinstance(exc, TooOften) else "wrong").inc()

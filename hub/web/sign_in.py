@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from hub.api.problems import ProblemRaised
-from hub.api.session import SIGNS_IN, forget, keep, refused, session_secret, visitor
+from hub.api.session import SIGNS_IN, count_refused, forget, keep, refused, session_secret, visitor
 from hub.api.set_up import HAS_LINK
 from hub.border import address_of, from_this_machine
 from hub.doors import Asked, Missing, may
@@ -62,9 +62,9 @@ async def passkey(request: Request, hub: Given) -> Response:
             _site(request), answer, visitor(request), instead_of=session_secret(request)
         )
     except SignInRefused as exc:
-        raise refused(exc) from exc
+        raise refused(hub, exc) from exc
     response = JSONResponse({"signed_in": True})
-    keep(response, request, came)
+    keep(hub, response, request, came)
     return response
 
 
@@ -130,7 +130,7 @@ async def done(
         gettext = said_to(request, hub)._
         error = gettext(account_words.REFUSALS[exc.code])
         return _set_up(request, hub, link, opened, name=name, full_name=full_name, error=error, status=422)
-    return _came(request, hub.reception.entrance.start(account.id, visitor(request)), "/account")
+    return _came(request, hub, hub.reception.entrance.start(account.id, visitor(request)), "/account")
 
 
 async def answer_of(request: Request) -> dict[str, Any]:
@@ -170,16 +170,17 @@ async def _by_password(
         )
     except SignInRefused as exc:
         gettext = said_to(request, hub)._
+        count_refused(hub, exc)
         often = isinstance(exc, TooOften)
         code_word = "too_often" if often else "wrong"
         error = gettext(account_words.REFUSALS[code_word])
         return _ask(request, hub, onward, known=known, name=name, error=error, status=429 if often else 401)
-    return _came(request, came, onward)
+    return _came(request, hub, came, onward)
 
 
-def _came(request: Request, came: SignedIn, onward: str) -> Response:
+def _came(request: Request, hub: Hub, came: SignedIn, onward: str) -> Response:
     response = RedirectResponse(way_back(onward), status_code=303)
-    keep(response, request, came)
+    keep(hub, response, request, came)
     return response
 
 

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.catalog import CATALOG, Kind
+from hub.rights.commands import sounds
 from hub.rights.permissions import (
     LEVELS,
     PERSONAL,
@@ -162,6 +164,15 @@ def test_no_command_makes_a_loudspeaker_sound() -> None:
     """Who mends may send commands to edge nodes; none of those roles may announce."""
     commanding = TABLE[Noun.EDGE_NODE, Verb.WRITE].roles | TABLE[Noun.EDGE_NODE, Verb.REBIRTH].roles
     assert commanding & TABLE[Noun.ANNOUNCEMENT, Verb.MAKE].roles == frozenset()
+
+
+def test_no_command_reaches_a_metric_of_sound() -> None:
+    speaking = {
+        one.name for one in CATALOG[Kind.LOUDSPEAKER].metrics if one.name.split("/")[0] in {"Audio", "Playback"}
+    }
+    assert len(speaking) > 2
+    assert all(sounds(name) for name in speaking)
+    assert not sounds("Water/pH")
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,16 @@ async def test_nothing_on_our_own_edge_nodes_can_be_written_plainly(client: Any)
     assert "ours" in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "metric", ["Audio/Volume", " audio/VOLUME", "Playback/State", "Command/Request", "Broadcast/Envelope"]
+)
+async def test_nothing_that_sounds_can_be_written_on_anybodys_equipment(client: Any, metric: str) -> None:
+    body = {"device": "loa-09", "metric": metric, "datatype": "INT64", "value": 100}
+    response = await client.post("/api/edge-nodes/x/n-99/write", json=body, headers=OURS)
+    assert response.status_code == 403
+    assert "signed orders" in response.json()["detail"]
+
+
 async def test_without_a_broadcast_section_nothing_is_announced(hub: Any, client: Any) -> None:
     hub.state.hub.announcements = None
     form = {"text": "x", "speakers": device_id(DeviceKey("g", "n-01", "loa-01"))}

@@ -107,7 +107,9 @@ async def test_a_replayed_code_is_refused_over_http_too(hub: Any, lan: Any, stra
         assert (await come_in(other, lan[1], code=typed)).status_code == 401
 
 
-async def test_guessing_is_slowed_with_the_same_words_for_everybody(lan: Any, stranger: httpx.AsyncClient) -> None:
+async def test_guessing_is_slowed_with_the_same_words_for_everybody(
+    hub: Any, lan: Any, stranger: httpx.AsyncClient
+) -> None:
     answers = []
     for name in ("lan", "nobody"):
         for _ in range(6):
@@ -117,6 +119,9 @@ async def test_guessing_is_slowed_with_the_same_words_for_everybody(lan: Any, st
     assert int(answers[5].headers["retry-after"]) > 0
     assert answers[0].json() == answers[6].json()
     assert answers[5].json()["code"] == answers[11].json()["code"] == "too_often"
+    counted = hub.state.hub.counters.page().decode()
+    assert 'hamlet_sign_ins_total{result="wrong"} 10.0' in counted
+    assert 'hamlet_sign_ins_total{result="too_often"} 2.0' in counted
 
 
 @pytest.mark.parametrize(
