@@ -114,21 +114,25 @@ async def devices(
     return _json(told)
 
 
-@router.get("/{id}", response_model=DeviceOut, dependencies=[Depends(may(Noun.DEVICE, Verb.SEE, of_device))])
-async def device(id: str, hub: Given) -> Response:  # noqa: A002  # the path's word
+@router.get("/{id}", response_model=DeviceOut)
+async def device(
+    id: str,  # noqa: A002  # the path's word
+    hub: Given,
+    asked: Annotated[Asked, Depends(may(Noun.DEVICE, Verb.SEE, of_device))],
+) -> Response:
     """Show one device."""
-    return _json(_device(_known(hub, id), hub.places))
+    return _json(_device(found(hub, id, asked.reach), hub.places))
 
 
 @router.get(
     "/{id}/history",
     response_model=HistoryOut,
     response_model_exclude_none=True,
-    dependencies=[Depends(may(Noun.HISTORY, Verb.SEE, of_device))],
 )
 async def history(
     id: str,  # noqa: A002  # the path's word
     hub: Given,
+    asked: Annotated[Asked, Depends(may(Noun.HISTORY, Verb.SEE, of_device))],
     metric: str,
     from_: From = None,
     to: To = None,
@@ -137,7 +141,7 @@ async def history(
     after: Annotated[int | None, Query(ge=0, lt=1 << 53, description="of `next`: the last instant shown, ms")] = None,
 ) -> Response:
     """Show what one metric was, as samples or in equal spans of time; the last hour unless asked otherwise."""
-    one = _known(hub, id)
+    one = found(hub, id, asked.reach)
     if metric not in one.values:
         known = ", ".join(sorted(one.values)) or "none yet"
         raise ProblemRaised(404, f"metric {metric[:80]!r} is not one of this device's: {known}")
@@ -154,8 +158,8 @@ async def history(
     told["instrument"] = [flags & INSTRUMENT_BITS for flags in raw.flags[:limit]]
     told["time"] = [(flags & TIME_BITS) >> TIME_SHIFT for flags in raw.flags[:limit]]
     if more:
-        asked = {"metric": metric, "from": start, "to": end, "limit": limit, "after": at[-1]}
-        told["next"] = f"/api/devices/{quote(id)}/history?{urlencode(asked)}"
+        onward = {"metric": metric, "from": start, "to": end, "limit": limit, "after": at[-1]}
+        told["next"] = f"/api/devices/{quote(id)}/history?{urlencode(onward)}"
     return _json(told)
 
 
@@ -170,12 +174,6 @@ def found(hub: Given, wanted: str, reach: Reach) -> LiveDevice:
     one = hub.live.device(wanted)
     if one is None or not reach.sees(one.key):
         raise ProblemRaised(404, f"there is no device {wanted[:40]!r}; /api/devices lists all")
-    return one
-
-
-def _known(hub: Given, wanted: str) -> LiveDevice:
-    one = hub.live.device(wanted)
-    assert one is not None  # noqa: S101  # the door found it, and nothing takes a device out of live state
     return one
 
 

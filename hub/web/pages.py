@@ -44,7 +44,10 @@ async def device(request: Request, id: str, hub: Given, asked: SEES_DEVICE) -> H
     """One device: state, values, history."""
     said = said_to(request, hub)
     told = await _delivery(hub, said, asked.to(Noun.EDGE_NODE, Verb.SEE), id)
-    return page(request, hub, "device.html", **_device(hub, said, sight(asked.caller), id), **told)
+    found = _device(hub, said, sight(asked.caller), id)
+    if found is None:
+        raise Missing(f"there is no device {id[:40]!r}")
+    return page(request, hub, "device.html", **found, **told)
 
 
 @router.get("/devices/{id}/delivery")
@@ -150,11 +153,18 @@ async def announce_frames(request: Request, hub: Given, asked: SEES) -> Streamin
 async def device_frames(request: Request, id: str, hub: Given, asked: SEES_DEVICE) -> StreamingResponse:  # noqa: A002  # a device's id
     """Stream frames of a device."""
     said, sees = said_to(request, hub), sight(asked.caller)
-    return _stream(request, hub, f"device {id}", lambda: render("_device.html", said, **_device(hub, said, sees, id)))
+
+    def body() -> str:
+        found = _device(hub, said, sees, id)
+        return render("_device.html", said, **found) if found is not None else ""
+
+    return _stream(request, hub, f"device {id}", body, there=lambda: hub.live.device(id) is not None)
 
 
-def _stream(request: Request, hub: Hub, name: str, body: Callable[[], str]) -> StreamingResponse:
-    """Stream frames as server-sent events, for as long as the caller's rights stay what they were at the opening."""
+def _stream(
+    request: Request, hub: Hub, name: str, body: Callable[[], str], *, there: Callable[[], bool] = lambda: True
+) -> StreamingResponse:
+    """Stream frames as server-sent events, while the caller's rights stay what they were and the thing is there."""
     said, source = said_to(request, hub), request.app.state.frames
     assert isinstance(source, Frames)  # noqa: S101  # hub/app.py put it there
     sees = sight(identified(request.scope, used=False))
@@ -163,7 +173,7 @@ def _stream(request: Request, hub: Hub, name: str, body: Callable[[], str]) -> S
         return body() + render("_on_air.html", said, form_token="", on_air=on_air(hub, said, sees))
 
     def still() -> bool:
-        return sight(identified(request.scope, used=False)) == sees
+        return there() and sight(identified(request.scope, used=False)) == sees
 
     async def events() -> AsyncIterator[str]:
         async for frame in source.watch((name, said.language, sees), whole, still):
@@ -186,9 +196,11 @@ def _overview(hub: Hub, said: Words, sees: Sight) -> dict[str, Any]:
     }
 
 
-def _device(hub: Hub, said: Words, sees: Sight, wanted: str) -> dict[str, Any]:
+def _device(hub: Hub, said: Words, sees: Sight, wanted: str) -> dict[str, Any] | None:
+    """Return what is shown of a device, None once it was taken out of its box's configuration."""
     one = hub.live.device(wanted)
-    assert one is not None  # noqa: S101  # the door found it, and nothing takes a device out of live state
+    if one is None:
+        return None
     return {
         "device": views.device(one, hub.places, said, hub.clock.now_ms()),
         "may_announce": sees.make.sees(one.key),

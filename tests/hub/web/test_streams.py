@@ -136,6 +136,14 @@ async def test_a_stream_ends_within_a_second_of_its_right(
     await ended(task)
 
 
+async def test_a_stream_of_a_device_ends_when_the_device_is_gone(hub: Any, accounts: Any, watch: Watch) -> None:
+    account = accounts(Role.OPERATOR, scope=Scope("g"))
+    task, sent = await watch(f"/frames/device?id={PROBE}", cookie=f"session={signed_in(hub, account)}")
+    assert sent[0] == "200"
+    hub.state.hub.live.forget(DeviceKey("g", "n-01", "probe-01"))
+    await ended(task)
+
+
 async def test_a_deputys_stream_ends_with_their_day(hub: Any, accounts: Any, watch: Watch) -> None:
     account = accounts()
     now = hub.state.hub.clock.now_ms()
