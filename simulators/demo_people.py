@@ -63,14 +63,13 @@ async def add(people: Sequence[Somebody], config: Path) -> dict[str, str]:
     file = config.with_name("people.csv")
     rows = [f"{one.name},{one.full_name},{role},{one.scope}" for one in people for role in one.roles]
     file.write_text("\n".join(["name,full_name,role,scope", *rows]), encoding="utf-8")
-    command = [sys.executable, "-m", "hub", "add-accounts", str(config), str(file)]
-    running = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await running.communicate()
-    if running.returncode:
-        raise RuntimeError(f"people could not be added: {err.decode()}")
-    return dict(line.split(",", 1) for line in out.decode().split())
+    out = await _command("add-accounts", str(config), str(file))
+    return dict(line.split(",", 1) for line in out.split())
+
+
+async def recovered(who: Somebody, config: Path) -> str:
+    """Return a new link for somebody who is known already."""
+    return (await _command("recover-account", str(config), "--name", who.name)).strip()
 
 
 async def set_up(session: aiohttp.ClientSession, url: str, who: Somebody, link: str) -> Known:
@@ -124,6 +123,16 @@ def table(people: Sequence[Known], *, codes: bool) -> list[str]:
     rows = [(one.who.name, one.password, one.code() if codes else one.secret, one.who.full_name) for one in people]
     widths = [max(len(row[place]) for row in (head, *rows)) for place in range(4)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+
+
+async def _command(*words: str) -> str:
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hub", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await running.communicate()
+    if running.returncode:
+        raise RuntimeError(f"{words[0]}: {err.decode().strip()}")
+    return out.decode()
 
 
 async def _early_in_a_step() -> None:

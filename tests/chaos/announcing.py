@@ -81,7 +81,8 @@ class Announcer:
         form.add_field("file", self._tone, filename="tone.wav", content_type="audio/wav")
         url = f"http://127.0.0.1:{self._world.hub_port}"
         with suppress(aiohttp.ClientError, TimeoutError):
-            async with self._world.http.post(f"{url}/api/announcements", data=form, headers={"Origin": url}) as answer:
+            headers = {"Origin": url, **self._world.signed_in.headers}
+            async with self._world.http.post(f"{url}/api/announcements", data=form, headers=headers) as answer:
                 if answer.status == 201:
                     self._note(hamlet, (await answer.json())["id"], volume)
                     return True

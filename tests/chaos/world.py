@@ -17,6 +17,7 @@ import aiohttp
 from tests.chaos import announcing, configs, private
 from tests.chaos.link import Link
 from tests.chaos.processes import Process
+from tests.chaos.signed_in import SignedIn
 from tests.chaos.stores import Store
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
@@ -100,6 +101,10 @@ class World:
     """The newest instant that a clock that ran ahead can have given."""
     hub_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     broker_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    signed_in: SignedIn = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.signed_in = SignedIn(f"http://127.0.0.1:{self.hub_port}", self.folder / "hub.toml", now_ms)
 
     @property
     def hub_state(self) -> Path:
@@ -113,10 +118,14 @@ class World:
             file.write(json.dumps(told) + "\n")
 
     async def get(self, path: str) -> Any:
-        """Return an answer of the hub's API, None while there is none."""
-        with suppress(aiohttp.ClientError, TimeoutError, ValueError):
-            async with self.http.get(f"http://127.0.0.1:{self.hub_port}{path}") as response:
-                return await response.json()
+        """Return an answer of the hub's API, None while there is none, or none for us."""
+        for _ in range(2):
+            headers = self.signed_in.headers
+            with suppress(aiohttp.ClientError, TimeoutError, ValueError):
+                async with self.http.get(f"http://127.0.0.1:{self.hub_port}{path}", headers=headers) as response:
+                    if response.status != 401:
+                        return await response.json()
+                await self.signed_in.renew(headers["Authorization"])
         return None
 
     async def hub_answers(self) -> bool:
