@@ -3,6 +3,7 @@
 from hub.api import (
     announcements,
     audio,
+    audit,
     availability,
     communes,
     completeness,
@@ -32,6 +33,7 @@ ROUTERS = (
     stats.router,
     announcements.router,
     audio.router,
+    audit.router,
     session.router,
     me.router,
     set_up.router,

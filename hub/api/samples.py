@@ -1,37 +1,30 @@
 """Samples as a file: every reading of a span of time, streamed however long it is."""
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Collection, Generator
+from collections.abc import Collection, Generator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
 
 from contract.topics import valid_id
 from hub import samples_csv
 from hub.api.problems import RESPONSES, ProblemRaised
 from hub.api.span import To, span
+from hub.api.streamed import Streamed
 from hub.audit import Act
 from hub.doors import Asked, may
-from hub.exports import Export, TooManyExports
+from hub.exports import TooManyExports
 from hub.given import Given
 from hub.rights.permissions import Noun, Verb
 from hub.rights.scopes import PROVINCE, Reach
-from hub.storage.timeseries import StoreUnavailable, TimeSeries
+from hub.storage.timeseries import TimeSeries
 
 router = APIRouter(prefix="/api", tags=["samples"], responses=RESPONSES)
 
 MOST_DAYS = 400
 MOST_NAMES = 200
-PATIENCE_SECONDS = 60.0
-"""A reader that takes nothing for so long is gone; it must not hold the store as it was for ever."""
-
-log = logging.getLogger(__name__)
-
 Names = Annotated[list[str] | None, Query(max_length=MOST_NAMES)]
 
 
@@ -74,7 +67,7 @@ async def samples(
     except BaseException:
         export.end()
         raise
-    return _Streamed(export, first, f"samples_{_day(start)}_{_day(end)}.csv")
+    return Streamed(export, first, f"samples_{_day(start)}_{_day(end)}.csv", "text/csv; charset=utf-8")
 
 
 def _pieces(
@@ -99,37 +92,6 @@ def _pieces(
                 head = b""
         if head:
             yield head
-
-
-class _Streamed(StreamingResponse):
-    """An export on its way to one reader; however that ends, the store is let go."""
-
-    def __init__(self, export: Export, first: bytes, filename: str) -> None:
-        headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Cache-Control": "no-store"}
-        super().__init__(self._body(export, first), media_type="text/csv; charset=utf-8", headers=headers)
-        self._export = export
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await send(message)
-
-        # Without its last chunk the answer is broken off; the server closes the connection.
-        try:
-            await super().__call__(scope, receive, send_in_time)
-        except TimeoutError:
-            log.warning("an export was given up: its reader took nothing for %.0f s", PATIENCE_SECONDS)
-        except StoreUnavailable as exc:
-            log.error("an export was broken off: %s", exc)
-        finally:
-            self._export.end()
-
-    @staticmethod
-    async def _body(export: Export, first: bytes) -> AsyncIterator[bytes]:
-        piece = first
-        while piece:
-            yield piece
-            piece = await export.read()
 
 
 def _day(at: int) -> str:

@@ -65,6 +65,7 @@ class Verb(StrEnum):
     CHANGE = "change"
     DELEGATE = "delegate"
     REVOKE = "revoke"
+    ERASE = "erase"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ TABLE: Mapping[Key, Right] = {
     (Noun.BACKUP, Verb.MAKE): Right(_RULING),
     (Noun.AUDIT, Verb.SEE): Right(_WATCHING),
     (Noun.AUDIT, Verb.EXPORT): Right(_WATCHING),
+    (Noun.AUDIT, Verb.ERASE): Right(_RULING, step_up=True),
     (Noun.ACCOUNT, Verb.SEE): Right(_RULING),
     (Noun.ACCOUNT, Verb.CHANGE): Right(_RULING, step_up=True),
     (Noun.GRANT, Verb.CHANGE): Right(_RULING, step_up=True),

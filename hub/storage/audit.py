@@ -4,8 +4,10 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from hub.audit import (
     DETAILS,
@@ -94,29 +96,19 @@ class Audit:
         row = self._database.execute("SELECT number, hash FROM acts ORDER BY number DESC LIMIT 1").fetchone()
         return Head(at=at, number=row[0], hash=row[1]) if row else None
 
+    def reader(self) -> sqlite3.Connection:
+        """Return a connection of its own that only reads, for long questions in a thread; close it."""
+        (file,) = (row[2] for row in self._database.execute("PRAGMA database_list") if row[1] == "main")
+        return sqlite3.connect(f"file:{quote(file)}?mode=ro", uri=True, timeout=10, check_same_thread=False)
+
+    def search_aside(self, asked: Search, *, before: int = 1 << 62, most: int = 50) -> list[Told]:
+        """Return what `search` does, without holding up whoever writes meanwhile; blocks."""
+        with closing(self.reader()) as database:
+            return _search(database, asked, before, most)
+
     def search(self, asked: Search, *, before: int = 1 << 62, most: int = 50) -> list[Told]:
         """Return the newest acts that match and have a number below `before`, newest first."""
-        text = f"%{_escaped(asked.text)}%"
-        rows = self._database.execute(
-            "SELECT number, at, account, what, subject, sealed, hash FROM acts"
-            " WHERE number < :before AND at >= :start AND at < :end"
-            " AND (:account = '' OR account = :account) AND (:what = '' OR what = :what)"
-            " AND (:subject = '' OR subject = :subject)"
-            " AND (:text = '%%' OR EXISTS (SELECT 1 FROM act_details AS one"
-            "      WHERE one.number = acts.number AND one.value LIKE :text ESCAPE '\\'))"
-            " ORDER BY number DESC LIMIT :most",
-            {
-                "before": before,
-                "start": asked.start,
-                "end": asked.end,
-                "account": asked.account,
-                "what": asked.what,
-                "subject": asked.subject,
-                "text": text,
-                "most": most,
-            },
-        ).fetchall()
-        return [self._told(row) for row in rows]
+        return _search(self._database, asked, before, most)
 
     def verbs(self) -> list[str]:
         """Return every verb that ever was, in order."""
@@ -139,26 +131,6 @@ class Audit:
             gone = self._database.execute("DELETE FROM act_details WHERE number = ?", (number,))
             self.add(_erasing(act, ERASE_ACT, str(number)))
         return gone.rowcount
-
-    def _told(self, row: Sequence[Any]) -> Told:
-        number, at, account, what, subject, hashes, own = row
-        kept = {
-            name: json.loads(value)
-            for name, value in self._database.execute(
-                "SELECT field, value FROM act_details WHERE number = ?", (number,)
-            )
-        }
-        erased = tuple(name for name in DETAILS if name in json.loads(hashes) and name not in kept)
-        return Told(
-            number=number,
-            at=at,
-            account=account,
-            what=what,
-            subject=subject,
-            details=kept,
-            erased=erased,
-            hash=own,
-        )
 
     def _take_in_older(self) -> None:
         """Take what an earlier version kept without a chain into it, once."""
@@ -198,6 +170,49 @@ def chain(
             )
             yield one, kept.get(number, {})
         first = rows[-1][0] + 1
+
+
+def _search(database: sqlite3.Connection, asked: Search, before: int, most: int) -> list[Told]:
+    text = f"%{_escaped(asked.text)}%"
+    rows = database.execute(
+        "SELECT number, at, account, what, subject, sealed, hash FROM acts"
+        " WHERE number < :before AND at >= :start AND at < :end"
+        " AND (:account = '' OR account = :account) AND (:what = '' OR what = :what)"
+        " AND (:subject = '' OR subject = :subject)"
+        " AND (:text = '%%' OR EXISTS (SELECT 1 FROM act_details AS one"
+        "      WHERE one.number = acts.number AND one.value LIKE :text ESCAPE '\\'))"
+        " ORDER BY number DESC LIMIT :most",
+        {
+            "before": before,
+            "start": asked.start,
+            "end": asked.end,
+            "account": asked.account,
+            "what": asked.what,
+            "subject": asked.subject,
+            "text": text,
+            "most": most,
+        },
+    ).fetchall()
+    return [_told(database, row) for row in rows]
+
+
+def _told(database: sqlite3.Connection, row: Sequence[Any]) -> Told:
+    number, at, account, what, subject, hashes, own = row
+    kept = {
+        name: json.loads(value)
+        for name, value in database.execute("SELECT field, value FROM act_details WHERE number = ?", (number,))
+    }
+    erased = tuple(name for name in DETAILS if name in json.loads(hashes) and name not in kept)
+    return Told(
+        number=number,
+        at=at,
+        account=account,
+        what=what,
+        subject=subject,
+        details=kept,
+        erased=erased,
+        hash=own,
+    )
 
 
 def _hashes(text: str) -> dict[str, str]:

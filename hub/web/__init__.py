@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from hub.given import Hub
-from hub.web import own_account, pages, people, permissions, refusals, sign_in
+from hub.web import own_account, pages, people, permissions, record, refusals, sign_in
 from hub.web.frames import Frames
 
 
@@ -19,6 +19,7 @@ def install(application: FastAPI) -> None:
         own_account.router,
         people.router,
         permissions.router,
+        record.router,
     ):
         application.include_router(router)
     refusals.install(application)

@@ -55,6 +55,7 @@ VERBS = {
     Verb.CHANGE: N_("change"),
     Verb.DELEGATE: N_("pass on to a deputy"),
     Verb.REVOKE: N_("end"),
+    Verb.ERASE: N_("erase personal details of"),
 }
 LEVELS = {
     Level.PROVINCE: N_("province"),

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from contract.metrics import DataType, Value
-from hub.api import samples
+from hub.api import streamed
 from hub.devices import DeviceKey
 from hub.exports import MOST_AT_A_TIME
 from hub.storage.timeseries import Batch, StoreUnavailable
@@ -225,7 +225,7 @@ async def test_a_reader_that_takes_nothing_for_long_is_given_up(
 ) -> None:
     endless = Endless(hub)
     monkeypatch.setattr(hub.state.hub.store.__class__, "export", endless.export)
-    monkeypatch.setattr(samples, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(streamed, "PATIENCE_SECONDS", 0.3)
     _, writer = await ask(served, cookie)
     await eventually(endless.ended.is_set)
     writer.close()
