@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub.audit import ERASE_ACT, ERASE_PERSON
+from hub.storage.announcements import UNKNOWN_ORDER
 from hub.storage.audit import Told
 from hub.web.i18n import Words
 from hub.web.views import N_
@@ -13,7 +14,7 @@ from hub.web.views import N_
 ACTS = {
     "announcement.make": N_("announced"),
     "announcement.stop": N_("stopped an announcement"),
-    "announcement.unknown": N_("a box reported an order this hub does not know"),
+    UNKNOWN_ORDER: N_("a box reported an order this hub does not know"),
     "history.export": N_("exported readings"),
     "report.export": N_("exported a report"),
     "edge_node.rebirth": N_("asked an edge node to report anew"),

@@ -1,14 +1,17 @@
 """The record of acts, for people and programs: who may see it, what is found in it, what is handed over and erased."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.dsse import public_bytes
-from hub.audit import Act, Person
+from hub.audit import ERASE_ACT, ERASE_PERSON, Act, Person
 from hub.audit_export import audit_key, verify_export
 from hub.rights.permissions import Role
+from hub.storage.announcements import UNKNOWN_ORDER
+from hub.web.acts import ACTS
 
 OWN = {"Origin": "http://127.0.0.1:8080"}
 LAN = Person(account="p-lan", name="Nguyễn Thị Lan", address="192.0.2.7")
@@ -110,3 +113,10 @@ async def test_a_supervisor_sees_but_does_not_erase(told: Any, sign_in: Any) -> 
         await client.post("/api/audit/erase", json={"account": "p-lan", "why": "x"}, headers=OWN)
     ).status_code == 403
     assert "/audit/erase" not in (await client.get("/audit?account=p-lan")).text
+
+
+def test_every_act_the_hub_records_has_a_name_for_people() -> None:
+    sources = "".join(one.read_text(encoding="utf-8") for one in sorted(Path("hub").rglob("*.py")))
+    recorded = set(re.findall(r'what="([a-z_]+\.[a-z_]+)"', sources))
+    recorded |= set(re.findall(r'_act\(caller, "([a-z_.]+)"', sources))
+    assert recorded | {ERASE_ACT, ERASE_PERSON, UNKNOWN_ORDER} == set(ACTS)
