@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -16,8 +17,10 @@ import wave
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+from urllib.parse import urlsplit
 
 import aiohttp
 import av
@@ -25,7 +28,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
-from simulators import demo_people
+from simulators import demo_people, lan
 from simulators.demo_commune import (
     COMMUNE,
     DEPLOYMENT,
@@ -51,6 +54,18 @@ class DemoFailed(Exception):
     """What went wrong, for the person who started it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnLan:
+    """What phones in the same network need: the address they see, and what they are to trust."""
+
+    address: str
+    certificates: lan.Certificates
+
+    def trust(self) -> ssl.SSLContext:
+        """Return the trust of a phone that followed the guide."""
+        return ssl.create_default_context(cafile=str(self.certificates.authority))
+
+
 @dataclass(slots=True)
 class Commune:
     """What runs, and where it is found."""
@@ -61,6 +76,8 @@ class Commune:
     box_mqtt_port: int
     processes: "dict[str, asyncio.subprocess.Process]" = field(default_factory=dict)
     url: str = ""
+    """Where this machine reaches the hub."""
+    lan: "OnLan | None" = None
 
     async def start(self, name: str, *command: str | Path) -> None:
         """Start a process in a group of its own, its words in `<name>.log`."""
@@ -101,6 +118,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="run so long, judge, and end; otherwise until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="end with one JSON line on standard output")
     parser.add_argument("--port", type=int, help="the pages' port (default 8080, or a free one with --seconds)")
+    parser.add_argument("--lan", action="store_true", help="for phones in the same network: TLS, a name, a guide")
     asked = parser.parse_args()
     try:
         return asyncio.run(_run(asked))
@@ -117,16 +135,24 @@ async def _run(asked: argparse.Namespace) -> int:
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, interrupted.set)
     port = asked.port if asked.port is not None else 0 if asked.seconds else _free(8080)
+    out = sys.stderr if asked.json else sys.stdout
     with tempfile.TemporaryDirectory(prefix="hamlet-demo-") as folder:
         commune = Commune(folder=Path(folder), port=port, mqtt_port=_free(0), box_mqtt_port=_free(0))
+        if asked.lan:
+            commune.lan = _on_lan(Path(folder))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_stop_all, commune)
             session = await stack.enter_async_context(
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90), cookie_jar=demo_people.jar())
+                aiohttp.ClientSession(
+                    timeout=aiohttp.ClientTimeout(total=90),
+                    cookie_jar=demo_people.jar(),
+                    connector=aiohttp.TCPConnector(ssl=commune.lan.trust() if commune.lan else True),
+                )
             )
             known = await _start_all(commune, broker, session, interrupted)
-            out = sys.stderr if asked.json else sys.stdout
             print(f"\n  {COMMUNE}: {commune.url}\n", file=out, flush=True)
+            if commune.lan is not None:
+                await _show_to_phones(commune, commune.lan, stack, out)
             if asked.seconds is None:
                 _say("Ctrl-C ends all of it")
                 await _watch(commune, known, interrupted)
@@ -170,8 +196,9 @@ async def _start_all(
         f'deployment = "{DEPLOYMENT}"\nkey = "keys/signer.pem"\nsocket = "signer.sock"\nlog = "signer.log"\n',
         encoding="utf-8",
     )
+    address = commune.lan.address if commune.lan else None
     (folder / "hub.toml").write_text(
-        hub_toml(identities, port=commune.port, mqtt_port=commune.mqtt_port), encoding="utf-8"
+        hub_toml(identities, port=commune.port, mqtt_port=commune.mqtt_port, lan=address), encoding="utf-8"
     )
     for name in ("broker", "box-broker"):
         await commune.start(name, broker, "-c", folder / f"{name}.conf")
@@ -208,6 +235,22 @@ async def _start_all(
                 if told["devices"] == {"total": wanted, "online": wanted} or interrupted.is_set():
                     return known
             await asyncio.sleep(0.2)
+
+
+def _on_lan(folder: Path) -> OnLan:
+    addresses = lan.addresses_here()
+    if not addresses:
+        raise DemoFailed("this machine is in no network that phones could be in; leave --lan out")
+    return OnLan(address=addresses[0], certificates=lan.certificates(folder, lan.NAME, addresses, datetime.now(UTC)))
+
+
+async def _show_to_phones(commune: Commune, here: OnLan, stack: AsyncExitStack, out: TextIO) -> None:
+    """Answer for the name, serve the guide, and show its code; the guide leads on to the pages."""
+    port = urlsplit(commune.url).port or 443
+    await stack.enter_async_context(lan.announced(lan.NAME, [here.address], port))
+    url = f"https://{lan.NAME}:{port}/"
+    guide = await stack.enter_async_context(lan.guide(here.address, here.certificates.authority, url))
+    print(f"  phones: {guide}, then {url}\n\n{lan.as_blocks(guide)}\n", file=out, flush=True)
 
 
 async def _people(commune: Commune, session: aiohttp.ClientSession) -> Sequence[Known]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simulators.lan import NAME
+
 GROUP = "c7k2m"
 DEPLOYMENT = "smart-hamlet-demo"
 COMMUNE = "Xã An Thạnh"
@@ -70,8 +72,16 @@ def hamlet_yaml(*, box_mqtt_port: int) -> str:
     return json.dumps(told, ensure_ascii=False)
 
 
-def hub_toml(identities: dict[str, str], *, port: int, mqtt_port: int) -> str:
-    """Return the hub's configuration; `identities` are the boxes' public keys by their ids."""
+def hub_toml(identities: dict[str, str], *, port: int, mqtt_port: int, lan: str | None = None) -> str:
+    """Return the hub's configuration; `identities` are the boxes' public keys by their ids.
+
+    With `lan`, an address of this machine, it listens there with TLS, and answers to its name too.
+    """
+    seen = (
+        f'listen = "{lan}"\nnames = ["{lan}", "{NAME}"]\ntls_certificate = "tls.crt"\ntls_key = "tls.key"\n'
+        if lan
+        else ""
+    )
     nodes = "".join(
         f'[[edge_nodes]]\ngroup = "{GROUP}"\nid = "{hamlet.node}"\ncommune = "{COMMUNE}"\nhamlet = "{hamlet.name}"\n'
         f'identity = "{identities[hamlet.node]}"\n'
@@ -79,7 +89,7 @@ def hub_toml(identities: dict[str, str], *, port: int, mqtt_port: int) -> str:
     )
     return (
         f'[hub]\nhost_id = "hamlet-hub"\nstate_dir = "hub"\nport = {port}\nclock = "trusted"\n'
-        f'status_file = "hub.json"\n'
+        f'status_file = "hub.json"\n{seen}'
         f"[broker]\nport = {mqtt_port}\n"
         f'[broadcast]\nsigner_socket = "signer.sock"\nroots = ["keys/root.json"]\nbundle = "keys/bundle.json"\n{nodes}'
     )
