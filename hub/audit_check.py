@@ -39,7 +39,7 @@ def _own(config: Config, heads: Path | None) -> Verified:
         kept = read(heads)
     elif config.audit.heads_file is not None and config.audit.heads_file.exists():
         kept = read(config.audit.heads_file)
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
         database.execute("BEGIN")  # one snapshot: a hub that runs may go on adding
         return verified(chain(database), kept)
 

@@ -156,7 +156,7 @@ def _copy_databases(state: Path, folder: Path) -> list[str]:
 
 def segments_of(store: Path) -> list[str]:
     """Return the names of the segments a store's file lists; it is not written to."""
-    with closing(sqlite3.connect(f"file:{store}?immutable=1", uri=True)) as database:
+    with closing(sqlite3.connect(f"{store.absolute().as_uri()}?immutable=1", uri=True)) as database:
         if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'segments'").fetchone() is None:
             return []
         return [str(file) for (file,) in database.execute("SELECT file FROM segments")]
@@ -196,7 +196,7 @@ def _copy_each(files: Iterable[Path], folder: Path, name: str) -> list[str]:
 def _copy_database(source: Path, target: Path) -> None:
     """Copy a database as it stands at one instant; raise BackupRefused where it is damaged."""
     with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=10)) as one,
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as one,
         closing(sqlite3.connect(target)) as other,
     ):
         one.backup(other)

@@ -54,7 +54,7 @@ def _whose(path: Path) -> str | None:
     """Return the kind of store that a file of books has served, None where it served none yet."""
     if not path.is_file():
         return None
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         for kind, table, question in _WHOSE:
             there = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
             if there and database.execute(question).fetchone():

@@ -127,7 +127,7 @@ def _copy(source: Path, target: Path, told: File) -> None:
 
 
 def _refuse_a_newer_schema(copy: Path, told: Path) -> None:
-    with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as database:
+    with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?immutable=1", uri=True)) as database:
         version = int(database.execute("PRAGMA user_version").fetchone()[0])
     known = newest_schema(copy.stem)
     if version > known:

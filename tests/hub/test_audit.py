@@ -17,7 +17,7 @@ from hub.audit import DETAILS, Act, Person, verified
 from hub.audit_export import ExportRefused, audit_key, export, verify_export
 from hub.audit_heads import HeadsUnreadable, append, keep_heads, read
 from hub.storage.audit import Audit, Search, chain
-from hub.storage.database import open_database
+from hub.storage.database import SCHEMAS, open_database
 
 LAN = Person(account="p-lan", name="Nguyễn Thị Lan", address="192.0.2.7")
 MINH = Person(account="p-minh", name="Trần Văn Minh", address="192.0.2.8")
@@ -175,8 +175,8 @@ def test_what_an_earlier_version_kept_is_taken_into_the_chain_once(tmp_path: Pat
 @given(st.lists(st.fixed_dictionaries({one: st.text(max_size=20) for one in ("name", "address", "why")}), max_size=8))
 def test_whatever_people_are_called_the_chain_verifies(told: list[dict[str, str]]) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        for file in ("hub_1.sql", "hub_2.sql"):
-            database.executescript((Path("hub/storage/schema") / file).read_text(encoding="utf-8"))
+        for file in sorted(SCHEMAS.glob("hub_*.sql")):
+            database.executescript(file.read_text(encoding="utf-8"))
         audit = Audit(database)
         for number, one in enumerate(told):
             by = Person(account="p", name=one["name"], address=one["address"])

@@ -503,3 +503,10 @@ def test_the_commands_say_what_they_did(state: Path, tmp_path: Path) -> None:
     with state_folder.hub_alone(state):
         refused = run("serve", config)
     assert (refused.returncode, "a hub runs on this state" in refused.stderr) == (1, True), refused
+
+
+def test_a_state_folder_may_have_a_name_that_means_something_in_an_address(tmp_path: Path) -> None:
+    state = tmp_path / "trạng thái 100%?mode=rw#1"
+    fill(state, 1, 2, word="yesterday", timestamp=NOW)
+    restored(tmp_path / "else?where", backed_up(state))
+    assert stored(tmp_path / "else?where") == [1.0, 2.0]
