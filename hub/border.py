@@ -165,8 +165,13 @@ def _too_large(scope: Scope, told: dict[bytes, list[str]]) -> tuple[int, str] | 
         return None
     # Told before a byte of it is read: a body without a length could fill the disk.
     lengths = told.get(b"content-length", [])
-    if len(lengths) != 1 or not lengths[0].isdigit():
-        return (411, "say how long the body is (Content-Length)") if b"transfer-encoding" in told else None
+    # With both, servers believe the chunks: the length told would bound nothing.
+    if b"transfer-encoding" in told or len(lengths) > 1:
+        return 411, "say how long the body is (one Content-Length, no Transfer-Encoding)"
+    if not lengths:
+        return None
+    if not (lengths[0].isascii() and lengths[0].isdigit() and len(lengths[0]) <= 20):
+        return 400, f"Content-Length {lengths[0][:20]!r} is no number of bytes"
     most = MOST_BODY if scope[CALLER] is not None else MOST_STRANGERS_BODY
     if int(lengths[0]) > most:
         return 413, f"the body has {lengths[0][:20]} bytes, more than {most}"

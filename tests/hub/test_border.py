@@ -111,6 +111,29 @@ async def test_a_huge_body_is_refused_before_it_is_read_a_strangers_much_earlier
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({"content_length": "10", "transfer_encoding": "chunked"}, 411),
+        ({"transfer_encoding": "chunked"}, 411),
+        ({"content_length": "-1"}, 400),
+        ({"content_length": "1e3"}, 400),
+        ({"content_length": "9" * 5000}, 400),
+    ],
+)
+async def test_a_length_that_bounds_nothing_is_refused(app: Starlette, told: dict[str, str], status: int) -> None:
+    response = await ask(app, "POST", cookie="session=right", origin="http://127.0.0.1:8080", **told)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_length_in_digits_of_another_script_is_refused(app: Starlette) -> None:
+    transport = httpx.ASGITransport(app)
+    headers = [(b"origin", b"http://127.0.0.1:8080"), (b"content-length", b"\xb2")]
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+        assert (await client.post("/", headers=headers)).status_code == 400
+
+
 async def test_no_page_can_run_what_is_written_in_it_and_none_can_be_framed(app: Starlette) -> None:
     headers = (await ask(app, "GET")).headers
     policy = headers["content-security-policy"]

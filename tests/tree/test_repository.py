@@ -262,3 +262,15 @@ def test_make_bench_runs_every_benchmark() -> None:
     named = re.search(r"\$\(if \$\(B\),\$\(B\),(.*?)\)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert named is not None
     assert set(named[1].split()) == benches
+
+
+def test_what_the_threat_table_says_is_shown_by_tests_that_exist() -> None:
+    tests = "\n".join(
+        one.read_text(encoding="utf-8")
+        for one in FILES
+        if one.suffix == ".py" and one.relative_to(ROOT).parts[0] == "tests"
+    )
+    known = set(re.findall(r"^ *(?:async )?def (test_\w+)", tests, re.MULTILINE))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+    assert named
+    assert [one for one in named if one not in known] == []
