@@ -11,7 +11,7 @@ from hub.people.entrance import SHELL
 from hub.people.lifetimes import FIRST_START_MS, SET_UP_MS
 from hub.people.sealing import Seal
 from hub.people.secrets import MOST, digest, new_secret
-from hub.rights.permissions import Grant, Role
+from hub.rights.permissions import Grant, Holder, Noun, Role, Verb, reach
 from hub.rights.scopes import PROVINCE
 from hub.storage.accounts import Account, AccountStore
 from hub.storage.credentials import CredentialStore, Link
@@ -73,7 +73,7 @@ class SetUp:
         if link.account is None and self._accounts.administrators(now=self._clock.now_ms()):
             return None
         account = self._accounts.get(link.account) if link.account is not None else None
-        if account is not None and account.disabled_at is not None:
+        if account is not None and (account.disabled_at is not None or not self._in_reach(link.made_by, account)):
             return None
         return Opened(link=link, account=account, secret=self._seal.open(link.totp, about=secret))
 
@@ -111,6 +111,18 @@ class SetUp:
         act = Act(at=now, by=by, what="account.set_up", subject=account.id)
         self._credentials.set_totp(account.id, sealed, step, act)
         return account
+
+    def _in_reach(self, maker: str, account: Account) -> bool:
+        """Return whether a link's maker looks after all that the account holds by now, or will hold.
+
+        Otherwise who kept a link of theirs could take over an account that was given more since.
+        """
+        if self._accounts.get(maker) is None:
+            return True  # made on the hub's own machine
+        now = self._clock.now_ms()
+        over = reach(Holder(account=maker, grants=self._accounts.held(maker, now=now)), Noun.GRANT, Verb.CHANGE, now)
+        places = [account.home, *(one.grant.scope for one in self._accounts.grants(account.id, now=now))]
+        return all(over.covers(one) for one in places)
 
     def _administrator(self, name: str, full_name: str, now: int, address: str) -> Account:
         by = Person(account=SHELL, address=address)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hub.audit import Act
 from hub.people.administration import PeopleRefused
 from hub.people.lifetimes import DAY, FIRST_START_MS, LONGEST_DEPUTY_MS, SET_UP_MS
 from hub.people.own import OwnRefused
@@ -12,6 +13,7 @@ from hub.people.set_up import SetUpRefused
 from hub.rights.permissions import Grant, Noun, Role, Verb
 from hub.rights.scopes import PROVINCE, Scope
 from hub.storage.accounts import ChangedMeanwhile, NameTaken
+from hub.storage.credentials import Passkey
 
 PASSWORD = "bốn con trâu uống nước"
 
@@ -79,11 +81,24 @@ async def test_a_recovered_account_has_nothing_left_of_before(house: Any) -> Non
         caller, label="x", rights=rights, scope=PROVINCE, expires_at=house.clock.now_ms() + DAY
     )
     boss = house.signed_in(house.account("boss", Role.ADMINISTRATOR))
+    stolen = Passkey(
+        id=b"phone",
+        account=account.id,
+        site="localhost",
+        public_key=b"key",
+        uses=0,
+        label="phone",
+        created_at=1,
+        used_at=None,
+    )
+    act = Act(at=1, by=caller.by, what="passkey.make", subject=account.id)
+    house.reception.credentials.add_passkey(stolen, act)
     link = house.reception.set_up.link_for(account, boss.by, "lost phone")
     assert house.reception.entrance.caller(caller.secret, "") is not None, "a link alone changes nothing"
     await done(house, link, password="năm con gà gáy sáng")
     assert house.reception.entrance.caller(caller.secret, "") is None
     assert house.reception.entrance.program(token.text, "") is None
+    assert house.reception.credentials.passkeys(account.id) == [], "whoever stole the phone has its passkey"
     await house.clock.advance(60)
     from hub.people.caller import Visitor
     from hub.people.entrance import SignInRefused
@@ -108,6 +123,28 @@ async def test_a_link_for_somebody_who_was_disabled_opens_nothing(house: Any) ->
     boss = house.signed_in(house.account("boss", Role.ADMINISTRATOR))
     link = house.reception.set_up.link_for(account, boss.by)
     house.reception.administration.change(boss, account, revision=account.revision, full_name="Lan", disabled=True)
+    assert house.reception.set_up.opened(link) is None
+
+
+def test_a_link_kept_back_does_not_take_over_an_account_that_was_given_more_since(house: Any) -> None:
+    account = house.account("lan", scope=Scope("a"))
+    local = house.signed_in(house.account("local", Role.ADMINISTRATOR, scope=Scope("a")))
+    boss = house.signed_in(house.account("boss", Role.ADMINISTRATOR))
+    link = house.reception.set_up.link_for(account, local.by)
+    assert house.reception.set_up.opened(link) is not None
+    wide = Grant(role=Role.ADMINISTRATOR, scope=PROVINCE, starts=house.clock.now_ms() + DAY)
+    house.reception.administration.give(boss, account, wide, revision=account.revision)
+    assert house.reception.set_up.opened(link) is None
+    assert house.reception.set_up.opened(house.reception.set_up.link_for(account, boss.by)) is not None
+
+
+def test_a_link_is_over_once_its_maker_has_lost_the_role(house: Any) -> None:
+    account = house.account("lan", scope=Scope("a"))
+    local_account = house.account("local", Role.ADMINISTRATOR, scope=Scope("a"))
+    boss = house.signed_in(house.account("boss", Role.ADMINISTRATOR))
+    link = house.reception.set_up.link_for(account, house.signed_in(local_account).by)
+    (given,) = house.reception.accounts.grants(local_account.id, now=house.clock.now_ms())
+    house.reception.administration.end(boss, local_account, given, revision=local_account.revision)
     assert house.reception.set_up.opened(link) is None
 
 
