@@ -176,6 +176,21 @@ def test_no_command_reaches_a_metric_of_sound() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "/Playback/Play",
+        "\u200bPlayback/Play",
+        "speaker-01/Playback/Play",
+        "Playback",
+        "\uff30layback/x",
+        "AUDIO /Volume",
+    ],
+)
+def test_a_metric_of_sound_is_known_under_a_name_dressed_up(name: str) -> None:
+    assert sounds(name)
+
+
+@pytest.mark.parametrize(
     ("role", "levels"),
     [
         (Role.VOLUNTEER, {Level.HAMLET}),
