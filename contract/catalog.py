@@ -95,13 +95,15 @@ REBIRTH = "Node Control/Rebirth"
 BDSEQ = "bdSeq"
 HELLO = "Broadcast/Hello"
 ENVELOPE = "Broadcast/Envelope"
+COMMAND = "Command/Request"
+COMMAND_OUTCOME = "Command/Outcome"
 BUNDLE = "Broadcast/Bundle"
 ROOT = "Broadcast/Root"
 KIND = "Device/Kind"
 """In every birth of ours, never logged: the row of this catalogue that tells what the device is."""
 
-NEVER_LOGGED = frozenset({BDSEQ, UPTIME, KIND})
-NEVER_LOGGED_PREFIXES = ("Node Control/", "Device Control/", "Command/", "Broadcast/", "Delivery/")
+NEVER_LOGGED = frozenset({BDSEQ, UPTIME, KIND, COMMAND})
+NEVER_LOGGED_PREFIXES = ("Node Control/", "Device Control/", "Broadcast/", "Delivery/")
 
 QUALITY = "Quality"
 UNIT = "engUnit"
@@ -312,6 +314,7 @@ CATALOG: Mapping[Kind, DeviceKind] = {
                 ),
                 _word(OUTCOME, "Kết quả phát thanh", "Announcement outcome"),
                 _word(REFUSAL, "Lệnh phát bị từ chối", "Order to speak refused"),
+                _word(COMMAND_OUTCOME, "Kết quả lệnh", "Command outcome"),
             ),
         ),
     )

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from contract.catalog import ONLINE
+from contract.catalog import ONLINE, Kind
 from contract.clock import Clock, kernel_synchronised
 from contract.metrics import Sample, Timing
 from contract.positions import NODE_STREAM
@@ -22,6 +22,7 @@ from edge.audio_cache import AudioCache
 from edge.box_clock import BoxClock
 from edge.broker import Server
 from edge.command_journal import CommandJournal
+from edge.commands import Commands
 from edge.config import BroadcastConfig, BrokerConfig, Config, ConfigRefused, secret
 from edge.delivery_log import DeliveryLog
 from edge.device_configs import DeviceConfig, ModbusSensorConfig, OnvifCameraConfig
@@ -53,6 +54,7 @@ class _Running:
     pollers: Sequence[Poller]
     topology: Topology
     voice: announcer.Announcer | None
+    commands: Commands
 
 
 class Agent:
@@ -98,6 +100,9 @@ class Agent:
             topology = Topology(places, sees_mains=lambda: box.mains, record=record, clock=clock)
             voice = self._announcer(config.broadcast, journal, speakers, record=record)
 
+            kinds = {one.id: one.kind for one in config.devices} | {NODE_STREAM: Kind.EDGE_NODE}
+            commands = Commands(journal=journal, kinds=kinds, record=record, clock=clock)
+
             async def on_broadcast(name: str, value: str) -> None:
                 if voice is not None:
                     await voice.take(name, value)
@@ -111,6 +116,7 @@ class Agent:
                 clock=clock,
                 hello=voice.hello if voice is not None else lambda: "",
                 on_broadcast=on_broadcast,
+                on_command=commands.take,
                 chance=chance,
                 timing=clock.timing,
             )
@@ -131,13 +137,17 @@ class Agent:
             pollers = [poller(one.id, drivers[one.id], _rhythm(one, config.devices)) for one in config.devices]
             pollers.append(poller(NODE_STREAM, box, BOX_RHYTHM))
             topology.ask = {one.stream: one.ask_now for one in pollers}
-            await self._run_together(_Running(link=link, pollers=pollers, topology=topology, voice=voice))
+            commands.ask = {one.stream: one.ask for one in pollers}
+            await self._run_together(
+                _Running(link=link, pollers=pollers, topology=topology, voice=voice, commands=commands)
+            )
 
     async def _run_together(self, running: _Running) -> None:
         link, voice = running.link, running.voice
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(link.run(), name="uplink")
             working = [tasks.create_task(self._poll(running.pollers), name="pollers")]
+            working.append(tasks.create_task(running.commands.run(), name="commands"))
             if voice is not None:
                 working.append(tasks.create_task(voice.run(), name="announcer"))
             telling = tasks.create_task(self._tell(running), name="status")

@@ -8,7 +8,7 @@ from typing import Self
 from contract.commands import FINAL, Stage
 
 KEEP = 2000
-"""Orders, and stops. Counted and not dated: a clock that jumps must not make anything be forgotten.
+"""Orders, stops, and commands. Counted and not dated: a clock that jumps must not make anything be forgotten.
 
 An order is fresh for a quarter of an hour at most; the rate that a bundle grants keeps so many from coming meanwhile.
 """
@@ -28,12 +28,18 @@ CREATE TABLE IF NOT EXISTS outcomes (
     PRIMARY KEY ("order", speaker)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS stops (id TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS commands (
+    id TEXT PRIMARY KEY,
+    accepted_at INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    outcome TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS trust (name TEXT PRIMARY KEY, raw TEXT NOT NULL) STRICT;
 """
 
 
 class CommandJournal:
-    """Orders by id, stops, the last outcome of each, and the trust that was verified. Open it with `with`."""
+    """Orders and commands by id, stops, the last outcome of each, and the trust that was verified. Open it with `with`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -106,6 +112,27 @@ class CommandJournal:
     def outcomes(self, order: str) -> list[str]:
         """Return the kept outcomes of an order."""
         return [raw for (raw,) in self._database.execute('SELECT raw FROM outcomes WHERE "order" = ?', (order,))]
+
+    def command(self, wanted: str) -> str | None:
+        """Return the last outcome of a command, "" before there is one, None for a command that never came."""
+        row = self._database.execute("SELECT outcome FROM commands WHERE id = ?", (wanted,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def accept_command(self, command: str, at: int) -> None:
+        """Remember a command before it is obeyed, or that it will not be."""
+        with self._database:
+            self._database.execute("INSERT INTO commands VALUES (?, ?, ?, '')", (command, at, Stage.ACCEPTED))
+            self._database.execute("DELETE FROM commands WHERE rowid <= (SELECT max(rowid) FROM commands) - ?", (KEEP,))
+
+    def settle_command(self, command: str, stage: Stage, outcome: str) -> None:
+        """Remember how far a command has come, and what was said of it, to be repeated when asked again."""
+        with self._database:
+            self._database.execute("UPDATE commands SET stage = ?, outcome = ? WHERE id = ?", (stage, outcome, command))
+
+    def commands_unfinished(self) -> list[str]:
+        """Return the commands that were accepted and have no end: the power went meanwhile."""
+        rows = self._database.execute("SELECT id FROM commands WHERE stage = ?", (Stage.ACCEPTED,))
+        return [one for (one,) in rows]
 
     def trust(self, name: str) -> str | None:
         """Return what was kept by that name."""

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from contract.catalog import BUNDLE, ENVELOPE, REBIRTH, ROOT
+from contract.catalog import BUNDLE, COMMAND, ENVELOPE, REBIRTH, ROOT
 from contract.delivery import COMMITTED, FLOORS, LEDGER, WINDOW, Committed, Ledger, read_answer
 from contract.payload import Payload, PayloadUnreadable, decode
 from contract.topics import MessageType, TopicUnreadable, parse, state_host
@@ -43,13 +43,20 @@ class Broadcast:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A command, as text; whether it is one is not looked at yet."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """What this edge node does not do, and why, in a sentence."""
 
     reason: str
 
 
-Instruction = HostState | Rebirth | Answer | Broadcast | Refused
+Instruction = HostState | Rebirth | Answer | Broadcast | Asked | Refused
 
 _ANSWERS = frozenset({COMMITTED, LEDGER, FLOORS, WINDOW})
 
@@ -102,5 +109,7 @@ def _for_node(payload: Payload) -> Iterator[Instruction]:
                 yield Rebirth()
         elif metric.name in {ENVELOPE, BUNDLE, ROOT} and isinstance(metric.value, str):
             yield Broadcast(metric.name, metric.value)
+        elif metric.name == COMMAND and isinstance(metric.value, str):
+            yield Asked(metric.value)
         else:
             yield Refused(f"plain write to {metric.name or metric.alias}: this edge node has no such command")

@@ -80,6 +80,8 @@ class Poller:
         self._metrics = {one.name: one for one in driver.metrics}
         self._reported: dict[str, Sample] = {}
         self._resting: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[Health]] = []
+        self._attending: list[asyncio.Future[Health]] = []
         self.health = Health()
         self.read = 0
         """Samples the driver gave."""
@@ -89,6 +91,13 @@ class Poller:
         self.health = replace(self.health, retries=0)
         if self._resting is not None:
             self._resting.cancel()
+
+    async def ask(self) -> Health:
+        """Ask at once, and return how the device is after an attempt that began after this call."""
+        waiting: asyncio.Future[Health] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self.ask_now()
+        return await waiting
 
     async def run(self) -> None:
         """Ask, and ask again."""
@@ -107,12 +116,14 @@ class Poller:
             await self._rest(pause(self.health, self._rhythm, self._chance.random()))
 
     async def _rest(self, seconds: float) -> None:
-        self._resting = asyncio.create_task(self._clock.sleep(seconds))
+        self._resting = asyncio.create_task(self._clock.sleep(0 if self._waiting else seconds))
         try:
             await asyncio.wait({self._resting})
         finally:
             self._resting.cancel()
             self._resting = None
+            self._attending += self._waiting
+            self._waiting = []
 
     async def _ask(self, driver: Driver) -> Sequence[Sample]:
         try:
@@ -138,6 +149,7 @@ class Poller:
             # After a gap the first values are news, even where they are the old ones.
             self._reported.clear()
         await self._attempted(self.stream, self.health)
+        self._attend()
         next_read = self._clock.now_ms() + int(self._rhythm.poll * 1000)
         chosen = worth_reporting(self._reported, samples, self._metrics, next_read=next_read)
         if chosen:
@@ -149,3 +161,10 @@ class Poller:
         if presence is not None:
             log.warning("%s does not answer: %s (%s)", self._name, reason, cause)
         await self._attempted(self.stream, self.health)
+        self._attend()
+
+    def _attend(self) -> None:
+        for waiting in self._attending:
+            if not waiting.done():
+                waiting.set_result(self.health)
+        self._attending = []

@@ -23,7 +23,7 @@ from edge import messages
 from edge.broker import BrokerLost, Connection, Message, Server, connect
 from edge.delivery import Delivery
 from edge.delivery_log import DeliveryLog
-from edge.downlink import Answer, Broadcast, HostState, Rebirth, Refused, instructions
+from edge.downlink import Answer, Asked, Broadcast, HostState, Rebirth, Refused, instructions
 from edge.sender import DeviceBirth, Identity, Sender
 from edge.session import (
     Action,
@@ -85,6 +85,7 @@ class Uplink:
         clock: Clock,
         hello: Callable[[], str],
         on_broadcast: Callable[[str, str], Awaitable[None]],
+        on_command: Callable[[str], Awaitable[None]],
         chance: random.Random,
         timing: Callable[[], Timing] = lambda: Timing.SYNCHRONISED,
     ) -> None:
@@ -93,6 +94,7 @@ class Uplink:
         self._log = delivery_log
         self._clock = clock
         self._on_broadcast = on_broadcast
+        self._on_command = on_command
         self._chance = chance
         self._rules = Rules(
             brokers=len(settings.brokers),
@@ -364,6 +366,8 @@ class Uplink:
                         self._answered(what)
                     case Broadcast(name, value):
                         await self._on_broadcast(name, value)
+                    case Asked(value):
+                        await self._on_command(value)
                     case Refused(reason):
                         self._refuse(reason)
 

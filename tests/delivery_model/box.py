@@ -44,6 +44,10 @@ async def _deaf(name: str, value: str) -> None:
     """Take an order to speak, which is nobody's business here."""
 
 
+async def _idle(value: str) -> None:
+    """Take a command, likewise."""
+
+
 class Box:
     """A box with its card and its line. It is off until `start`."""
 
@@ -107,6 +111,7 @@ class Box:
             clock=clock,
             hello=lambda: "",
             on_broadcast=_deaf,
+            on_command=_idle,
             chance=random.Random(self._seed + self.starts),
         )
         loop.create_task(self.uplink.run(), name=f"{self.name}: uplink")

@@ -156,6 +156,8 @@ async def running(
 ) -> AsyncIterator[Box]:
     async def ignore(name: str, value: str) -> None: ...
 
+    async def unasked(value: str) -> None: ...
+
     with DeliveryLog(folder, clock, budget=budget) as log:
         uplink = Uplink(
             Settings(group="g", node="box", brokers=[Server(host="somewhere")], birth_jitter=0),
@@ -164,6 +166,7 @@ async def running(
             clock=clock,
             hello=lambda: "",
             on_broadcast=ignore,
+            on_command=unasked,
             chance=random.Random(1),
             timing=lambda: box.timing,
         )

@@ -72,6 +72,8 @@ async def edge_at(folder: Path, port: int) -> AsyncIterator[Uplink]:
 
     async def ignore(name: str, value: str) -> None: ...
 
+    async def unasked(value: str) -> None: ...
+
     clock = SystemClock()
     with DeliveryLog(folder, clock) as delivery_log:
         uplink = Uplink(
@@ -88,6 +90,7 @@ async def edge_at(folder: Path, port: int) -> AsyncIterator[Uplink]:
             clock=clock,
             hello=lambda: "",
             on_broadcast=ignore,
+            on_command=unasked,
             chance=random.Random(1),
         )
         running = asyncio.create_task(uplink.run())

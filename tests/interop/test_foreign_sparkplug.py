@@ -93,6 +93,8 @@ async def our_hub(folder: Path, port: int) -> AsyncIterator[tuple[Any, httpx.Asy
 async def our_edge(folder: Path, port: int, *, host: str = "foreign-host") -> AsyncIterator[Uplink]:
     async def ignore(name: str, value: str) -> None: ...
 
+    async def unasked(value: str) -> None: ...
+
     clock = SystemClock()
     with DeliveryLog(folder, clock) as delivery_log:
         uplink = Uplink(
@@ -112,6 +114,7 @@ async def our_edge(folder: Path, port: int, *, host: str = "foreign-host") -> As
             clock=clock,
             hello=lambda: "",
             on_broadcast=ignore,
+            on_command=unasked,
             chance=random.Random(1),
         )
         running = asyncio.create_task(uplink.run())
