@@ -37,7 +37,7 @@ LONGEST = 15 * 60_000
 """Milliseconds from issue to expiry at most: a command is for now, and a journal need not remember it for ever."""
 
 _Millis = Annotated[int, Field(ge=0, lt=1 << 53)]
-_Id = Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\Z")]
+_Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 _Shape = TypeVar("_Shape", bound="_Wire")
 
 

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS trust (name TEXT PRIMARY KEY, raw TEXT NOT NULL) STRI
 
 
 class CommandJournal:
-    """Orders and commands by id, stops, the last outcome of each, and the trust that was verified. Open it with `with`."""
+    """Orders and commands by id, stops, the last outcome of each, the trust that was verified. Open it with `with`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -15,6 +15,9 @@ RATE_WINDOW = 60.0
 PER_DEVICE = 3
 """Attempts a minute at one device: few enough that a device locks nobody out for them."""
 
+LATE = "late"
+"""Why it is expired, in a word that the pages know."""
+
 PER_NODE = 40
 """Commands a minute of which anything is recorded: more would fill the log."""
 
@@ -68,7 +71,7 @@ def examine(command: Command, situation: Situation) -> Verdict:
         return Wait()
     # Of a clock that may lie behind only the expiry is asked: it would take everything for too early.
     if command.expires_at < situation.wall:
-        return Settle(Stage.EXPIRED, "it came too late")
+        return Settle(Stage.EXPIRED, LATE)
     if command.expires_at - command.issued_at > LONGEST:
         return Settle(Stage.REFUSED, f"it would count for longer than {LONGEST // 60_000} minutes")
     if command.action not in set(Action):

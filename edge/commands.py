@@ -25,6 +25,9 @@ REPEAT_AFTER = 2.0
 
 COMPLAIN_EVERY = 60.0
 
+POWER_CUT, NOT_ASKED = "power_cut", "not_asked"
+"""Why it failed, in words that the pages know; otherwise it is the cause for which the device does not answer."""
+
 Ask = Callable[[], Awaitable[Health]]
 
 
@@ -47,7 +50,7 @@ class Commands:
     async def run(self) -> None:
         """Report what a power cut ended, then let what is under way go on until cancelled."""
         for command in self._journal.commands_unfinished():
-            await self._end(command, Stage.FAILED, "the power was cut before it was done")
+            await self._end(command, Stage.FAILED, POWER_CUT)
         try:
             await asyncio.Event().wait()
         finally:
@@ -99,7 +102,7 @@ class Commands:
             try:
                 health = await asyncio.wait_for(self.ask[command.device](), ASKED_WITHIN)
             except TimeoutError:
-                await self._end(command.id, Stage.FAILED, f"it could not be asked within {ASKED_WITHIN:.0f} s")
+                await self._end(command.id, Stage.FAILED, NOT_ASKED)
                 return
             if health.failing_since is None:
                 await self._end(command.id, Stage.DONE)

@@ -17,6 +17,7 @@ from hub.audio import AudioStore
 from hub.audit import Act, Person
 from hub.devices import DeviceKey, NodeKey
 from hub.dispatch import Delivery, Dispatch
+from hub.outcomes import Outcomes
 from hub.signer.client import Made, SignerClient, SignerRefused, SignerUnavailable
 from hub.storage.announcements import Announcement, AnnouncementStore, Part, Stop
 from hub.storage.timeseries import EventRow, TimeSeries
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 
 EXPIRES_IN = 600
 """Seconds in which an announcement may start; later it is recorded as expired."""
-
-MOST_OUTCOMES = 200
-AGAIN_SECONDS = 5.0
 
 NODE_GONE, NEVER_REACHED, NEVER_ANSWERED = "node_gone", "never_reached", "never_answered"
 """Why something waits or has expired, in the hub's own words; the pages' catalogue has sentences for them."""
@@ -72,7 +70,6 @@ class Announcements:
         clock: Clock,
     ) -> None:
         self._store = store
-        self._readings = readings
         self._audio = audio
         self._signer = signer
         self._clock = clock
@@ -80,7 +77,7 @@ class Announcements:
         self._dispatch = Dispatch(
             signer=signer, trust=trust, publish=publish, clock=clock, sent=self._sent, expired=self._expired
         )
-        self._news = asyncio.Event()
+        self._outcomes = Outcomes(OUTCOME, readings=readings, cursor=store.cursor, take=self._take_outcome, clock=clock)
         self._watching: set[asyncio.Event] = set()
         self.version = 0
         self.forged = 0
@@ -183,7 +180,7 @@ class Announcements:
 
     def outcomes_came(self) -> None:
         """Say that events were committed, among them perhaps outcomes."""
-        self._news.set()
+        self._outcomes.came()
 
     async def run(self) -> None:
         """Take up what was under way, then send and settle until cancelled."""
@@ -195,7 +192,7 @@ class Announcements:
                 self._send(announcement, announcement.id, announcement.expires_at, NOT_CONFIRMED)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._dispatch.run(), name="announcements: dispatch")
-            tasks.create_task(self._settle_in_time(), name="announcements: settle")
+            tasks.create_task(self._outcomes.run(), name="announcements: settle")
 
     async def _signed(self, asking: Awaitable[Made]) -> Made:
         try:
@@ -223,32 +220,6 @@ class Announcements:
         announcement = self._store.stopped_by(delivery.order) or delivery.order
         reason = NEVER_ANSWERED if delivery.tries else NEVER_REACHED
         self._decide(announcement, delivery.node, NOT_CONFIRMED, Stage.EXPIRED, reason)
-
-    async def _settle_in_time(self) -> None:
-        cursor = await self._from_here()
-        while True:
-            try:
-                while True:
-                    rows = await asyncio.to_thread(self._readings.events, cursor, OUTCOME, MOST_OUTCOMES)
-                    for row in rows:
-                        self._take_outcome(row)
-                        cursor = row.id
-                    if len(rows) < MOST_OUTCOMES:
-                        break
-                await self._news.wait()
-                self._news.clear()
-            except Exception:
-                log.exception("outcomes could not be read or kept; again in %.0f s", AGAIN_SECONDS)
-                await self._clock.sleep(AGAIN_SECONDS)
-
-    async def _from_here(self) -> int:
-        """Return the event to go on behind; the first, where the one read last is not in the store any more.
-
-        A store restored from a backup numbers anew what comes in again. Outcomes read twice change nothing.
-        """
-        cursor = self._store.cursor()
-        rows = await asyncio.to_thread(self._readings.events, cursor - 1, OUTCOME, 1)
-        return cursor if rows and rows[0].id == cursor else 0
 
     def _take_outcome(self, row: EventRow) -> None:
         node = row.key.of_node

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from hub.asking import Asking
 from hub.audio import AudioStore
 from hub.audit_heads import keep_heads
 from hub.border import Border
+from hub.commands import Commands
 from hub.config import BroadcastConfig, Config, EdgeNodeConfig
 from hub.costly_answers import CostlyAnswers
 from hub.counters import Counters
@@ -32,6 +33,7 @@ from hub.quarantine import Quarantine
 from hub.signer.client import SignerClient
 from hub.storage.announcements import AnnouncementStore
 from hub.storage.audit import Audit
+from hub.storage.commands import CommandStore
 from hub.storage.database import open_database
 from hub.trust import Trust, identity
 
@@ -50,6 +52,7 @@ def create(config: Config, clock: Clock) -> FastAPI:
             running = [
                 asyncio.create_task(hub.broker.run(), name="broker"),
                 asyncio.create_task(hub.ingest.run(), name="ingest"),
+                asyncio.create_task(hub.commands.run(), name="commands"),
                 asyncio.create_task(keep_house(hub.store, clock, lambda: hub.ingest.holding), name="housekeeping"),
             ]
             if config.audit.heads_file is not None:
@@ -99,6 +102,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
             publish=line.publish,
             clock=clock,
         )
+    news: list[Callable[[], None]] = [] if spoken is None else [spoken.outcomes_came]
     intake = ingest.Ingest(
         broker=line,
         store=store,
@@ -107,8 +111,12 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         counters=counters,
         settings=ingest.Settings(reorder_seconds=config.broker.reorder_seconds, ask_kernel=config.hub.clock == "ntp"),
         on_hello=spoken.hello if spoken else lambda node, raw: None,
-        on_events=spoken.outcomes_came if spoken else lambda: None,
+        on_events=partial(_tell, news),
     )
+    commands = Commands(
+        store=CommandStore(database, audit), readings=store, publish=line.publish, online=intake.born, clock=clock
+    )
+    news.append(commands.outcomes_came)
     return Hub(
         config=config,
         clock=clock,
@@ -125,6 +133,7 @@ def _open(config: Config, clock: Clock, files: ExitStack) -> Hub:
         audit=audit,
         reception=open_reception(database, audit, folder, clock),
         announcements=spoken,
+        commands=commands,
         quarantine=Quarantine(store=store, live=live, committing=intake.committing, clock=clock),
     )
 
@@ -151,6 +160,11 @@ def _broker_settings(config: Config) -> broker.Settings:
         username=config.broker.username,
         password=_text(password).rstrip("\r\n") if password else None,
     )
+
+
+def _tell(news: Sequence[Callable[[], None]]) -> None:
+    for came in news:
+        came()
 
 
 def _text(path: Path) -> str:

@@ -3,7 +3,6 @@
 Whoever merely has rights on the broker can neither start nor end this: a hello counts when the box has signed it.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from contract.metrics import DataType
 from contract.payload import Payload, WireMetric, encode
 from contract.topics import MessageType, Topic
 from hub.devices import NodeKey
+from hub.resending import Owed, Resending
 from hub.signer.client import SignerClient, SignerRefused, SignerUnavailable
 from hub.trust import Trust
 
@@ -24,19 +24,15 @@ RESEND_AFTER = (0.3, 1.0, 2.0, 5.0)
 """Seconds between sendings; the last one repeats."""
 
 TRUST_EVERY = 1.0
-TICK_SECONDS = 0.25
 
 
-@dataclass(slots=True)
-class Delivery:
+@dataclass(slots=True, kw_only=True)
+class Delivery(Owed):
     """An order on its way to one edge node; `tries` counts the envelopes that left."""
 
     order: str
     node: NodeKey
     speakers: tuple[str, ...]
-    expires_at: int
-    due: float
-    tries: int = 0
 
 
 class Dispatch:
@@ -57,23 +53,19 @@ class Dispatch:
         self._publish = publish
         self._clock = clock
         self._sent = sent
-        self._expired = expired
         self._keys = {node: as_key(raw) for node, raw in trust.identities.items()}
         self._hellos: dict[NodeKey, Hello] = {}
         self._told_trust: dict[NodeKey, float] = {}
-        self._deliveries: dict[tuple[str, NodeKey], Delivery] = {}
-        self._wake = asyncio.Event()
+        self._under_way = Resending(send=self._send, expired=expired, after=RESEND_AFTER, clock=clock)
 
     def send(self, order: str, node: NodeKey, speakers: tuple[str, ...], expires_at: int) -> None:
         """Begin to send an order."""
-        due = self._clock.monotonic()
-        delivery = Delivery(order=order, node=node, speakers=speakers, expires_at=expires_at, due=due)
-        self._deliveries[order, node] = delivery
-        self._wake.set()
+        delivery = Delivery(order=order, node=node, speakers=speakers, expires_at=expires_at)
+        self._under_way.begin((order, node), delivery)
 
     def end(self, order: str, node: NodeKey) -> None:
         """Send an order no more."""
-        self._deliveries.pop((order, node), None)
+        self._under_way.end((order, node))
 
     def greeted(self, node: NodeKey) -> bool:
         """Return whether the box has ever said hello to this hub."""
@@ -94,40 +86,11 @@ class Dispatch:
         self._hellos[node] = hello
         self._send_trust(node, hello)
         fresh = before is None or hello.challenge != before.challenge
-        for delivery in self._deliveries.values():
-            if delivery.node == node and (fresh or delivery.tries):
-                delivery.due = self._clock.monotonic()
-        self._wake.set()
+        self._under_way.hurry(lambda one: one.node == node and (fresh or one.tries > 0))
 
     async def run(self) -> None:
         """Send and expire until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._tick(), name="dispatch: tick")
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                for delivery in list(self._deliveries.values()):
-                    await self._attend(delivery)
-
-    async def _tick(self) -> None:
-        while True:
-            await self._clock.sleep(TICK_SECONDS)
-            self._wake.set()
-
-    async def _attend(self, delivery: Delivery) -> None:
-        now = self._clock.monotonic()
-        if delivery.due > now or not self._under_way(delivery):
-            return
-        delivery.due = now + RESEND_AFTER[min(delivery.tries, len(RESEND_AFTER) - 1)]
-        try:
-            if self._clock.now_ms() > delivery.expires_at:
-                self._expired(delivery)
-                self.end(delivery.order, delivery.node)
-            else:
-                await self._send(delivery)
-        except Exception:
-            # One order's trouble, a full disk for one, must not keep the next order from its box.
-            log.exception("order %s for %s could not be brought on its way", delivery.order[:8], delivery.node.node)
+        await self._under_way.run()
 
     async def _send(self, delivery: Delivery) -> None:
         hello = self._hellos.get(delivery.node)
@@ -146,13 +109,12 @@ class Dispatch:
             log.warning("order %s for %s: %s", delivery.order[:8], delivery.node.node, exc)
             return
         # Meanwhile it may have been stopped, or answered.
-        if self._under_way(delivery) and self._command(delivery.node, ENVELOPE, envelope):
+        if not self._under_way.under_way((delivery.order, delivery.node), delivery):
+            return
+        if self._command(delivery.node, ENVELOPE, envelope):
             delivery.tries += 1
             if delivery.tries == 1:
                 self._sent(delivery)
-
-    def _under_way(self, delivery: Delivery) -> bool:
-        return self._deliveries.get((delivery.order, delivery.node)) is delivery
 
     def _send_trust(self, node: NodeKey, hello: Hello) -> None:
         """Send what a box lacks before any envelope: without it, it could not believe one."""

@@ -11,6 +11,7 @@ from hub.announcements import Announcements
 from hub.asking import Asking
 from hub.audio import AudioStore
 from hub.broker import Broker
+from hub.commands import Commands
 from hub.completeness import Days
 from hub.config import Config
 from hub.costly_answers import CostlyAnswers
@@ -44,6 +45,7 @@ class Hub:
     audit: Audit
     reception: Reception
     announcements: Announcements | None
+    commands: Commands
     quarantine: Quarantine
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when open streams must end, so that the server can."""

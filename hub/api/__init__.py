@@ -5,6 +5,7 @@ from hub.api import (
     audio,
     audit,
     availability,
+    commands,
     communes,
     completeness,
     delivery,
@@ -22,6 +23,7 @@ from hub.api import (
 
 ROUTERS = (
     devices.router,
+    commands.router,
     edge_nodes.router,
     delivery.router,
     samples.router,

@@ -33,6 +33,7 @@ class Noun(StrEnum):
     HISTORY = "history"
     PICTURE = "picture"
     EDGE_NODE = "edge_node"
+    COMMAND = "command"
     ANNOUNCEMENT = "announcement"
     AUDIO = "audio"
     STATISTICS = "statistics"
@@ -59,6 +60,7 @@ class Verb(StrEnum):
     APPROVE = "approve"
     LIVE = "live"
     EMERGENCY = "emergency"
+    ASK_NOW = "ask_now"
     REBIRTH = "rebirth"
     WRITE = "write"
     RETRY = "retry"
@@ -94,6 +96,8 @@ TABLE: Mapping[Key, Right] = {
     (Noun.EDGE_NODE, Verb.SEE): Right(_EVERYONE - {_R.VOLUNTEER}),
     (Noun.EDGE_NODE, Verb.REBIRTH): Right(_MENDING | {_R.TESTER}),
     (Noun.EDGE_NODE, Verb.WRITE): Right(_MENDING),
+    (Noun.COMMAND, Verb.SEE): Right(_MENDING | {_R.TESTER, _R.PROVINCE_SUPERVISOR}),
+    (Noun.COMMAND, Verb.ASK_NOW): Right(_MENDING),
     (Noun.ANNOUNCEMENT, Verb.SEE): Right(_EVERYONE),
     (Noun.ANNOUNCEMENT, Verb.MAKE): Right(frozenset({_R.OPERATOR, _R.DUTY_OFFICER})),
     # Silence harms least: whoever may be asked to end a mistake can.

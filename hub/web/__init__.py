@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from hub.given import Hub
-from hub.web import own_account, pages, people, permissions, record, refusals, sign_in
+from hub.web import commands, own_account, pages, people, permissions, record, refusals, sign_in
 from hub.web.frames import Frames
 
 
@@ -15,6 +15,7 @@ def install(application: FastAPI) -> None:
     for router in (
         pages.router,
         pages.streams,
+        commands.router,
         sign_in.router,
         own_account.router,
         people.router,
@@ -28,4 +29,6 @@ def install(application: FastAPI) -> None:
 
 def frames_for(hub: Hub) -> Frames:
     """Return the frames of a hub's pages."""
-    return Frames(live=hub.live, announcements=hub.announcements, closing=hub.closing, clock=hub.clock)
+    return Frames(
+        live=hub.live, commands=hub.commands, announcements=hub.announcements, closing=hub.closing, clock=hub.clock
+    )

@@ -17,6 +17,7 @@ ACTS = {
     UNKNOWN_ORDER: N_("a box reported an order this hub does not know"),
     "history.export": N_("exported readings"),
     "report.export": N_("exported a report"),
+    "command.ask_now": N_("asked for a device to be read at once"),
     "edge_node.rebirth": N_("asked an edge node to report anew"),
     "edge_node.write": N_("wrote to foreign equipment"),
     "quarantine.retry": N_("judged the quarantine again"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from contract.clock import Clock
 from hub.announcements import Announcements
+from hub.commands import Commands
 from hub.live_state import LiveState
 
 FRAME_SECONDS = 1.0
@@ -35,9 +36,16 @@ class Frames:
     """Hands frames to whoever watches; ends all of them when `closing` is set."""
 
     def __init__(
-        self, *, live: LiveState, announcements: Announcements | None, closing: asyncio.Event, clock: Clock
+        self,
+        *,
+        live: LiveState,
+        commands: Commands,
+        announcements: Announcements | None,
+        closing: asyncio.Event,
+        clock: Clock,
     ) -> None:
         self._live = live
+        self._commands = commands
         self._announcements = announcements
         self._closing = closing
         self._clock = clock
@@ -97,7 +105,10 @@ class Frames:
 
     async def _news(self) -> None:
         """Return when something visible changed, or after REFRESH_SECONDS."""
-        waiting = [asyncio.create_task(self._live.changed(self._live.version))]
+        waiting = [
+            asyncio.create_task(self._live.changed(self._live.version)),
+            asyncio.create_task(self._commands.changed(self._commands.version)),
+        ]
         if self._announcements is not None:
             waiting.append(asyncio.create_task(self._announcements.changed(self._announcements.version)))
         waiting_for_age = asyncio.create_task(self._clock.sleep(REFRESH_SECONDS))

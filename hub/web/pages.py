@@ -20,6 +20,7 @@ from hub.given import Given, Hub
 from hub.rights.permissions import Noun, Verb
 from hub.rights.scopes import Reach
 from hub.web import completeness, views
+from hub.web.commands import shown
 from hub.web.delivery import delivery as delivery_view
 from hub.web.delivery import troubles
 from hub.web.frames import Frames
@@ -156,7 +157,7 @@ async def device_frames(request: Request, id: str, hub: Given, asked: SEES_DEVIC
 
     def body() -> str:
         found = _device(hub, said, sees, id)
-        return render("_device.html", said, **found) if found is not None else ""
+        return render("_device.html", said, form_token="", **found) if found is not None else ""
 
     return _stream(request, hub, f"device {id}", body, there=lambda: hub.live.device(id) is not None)
 
@@ -205,6 +206,7 @@ def _device(hub: Hub, said: Words, sees: Sight, wanted: str) -> dict[str, Any] |
         "device": views.device(one, hub.places, said, hub.clock.now_ms()),
         "may_announce": sees.make.sees(one.key),
         "may_see_history": sees.history.sees(one.key),
+        **shown(hub, said, sees, one),
     }
 
 

@@ -43,6 +43,8 @@ class Sight:
     devices: Reach = NOWHERE
     history: Reach = NOWHERE
     announcements: Reach = NOWHERE
+    commands: Reach = NOWHERE
+    ask_now: Reach = NOWHERE
     make: Reach = NOWHERE
     stop: Reach = NOWHERE
     hear: Reach = NOWHERE
@@ -56,6 +58,8 @@ def sight(caller: Caller | None) -> Sight:
         devices=caller.reach(Noun.DEVICE, Verb.SEE),
         history=caller.reach(Noun.HISTORY, Verb.SEE),
         announcements=caller.reach(Noun.ANNOUNCEMENT, Verb.SEE),
+        commands=caller.reach(Noun.COMMAND, Verb.SEE),
+        ask_now=caller.reach(Noun.COMMAND, Verb.ASK_NOW),
         make=caller.reach(Noun.ANNOUNCEMENT, Verb.MAKE),
         stop=caller.reach(Noun.ANNOUNCEMENT, Verb.STOP),
         hear=caller.reach(Noun.AUDIO, Verb.HEAR),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.catalog import CATALOG, OUTCOME, PRESENCE, REFUSAL, STATE, Kind, metric
+from contract.catalog import CATALOG, COMMAND_OUTCOME, OUTCOME, PRESENCE, REFUSAL, STATE, Kind, metric
 from contract.commands import FINAL, Stage
 from contract.metrics import Instrument, Quality
 from hub.live_state import LiveDevice, LiveValue
@@ -25,7 +25,7 @@ _FIRST = {
 }
 """What a list shows of each kind."""
 
-_HIDDEN = frozenset({OUTCOME, REFUSAL, STATE})
+_HIDDEN = frozenset({OUTCOME, COMMAND_OUTCOME, REFUSAL, STATE})
 """Told in other words already."""
 _SEVERITY = {health: place for place, health in enumerate(Health)}
 
@@ -308,6 +308,9 @@ CAUSE_WORDS = {
     "old_values": N_("values are old"),
     "calibrating": N_("calibrating"),
     "instrument_fault": N_("instrument fault"),
+    "late": N_("reached the edge node too late"),
+    "power_cut": N_("the edge node lost power before it was done"),
+    "not_asked": N_("the edge node did not come round to it in time"),
     "never_reached": N_("the edge node could not be reached in time"),
     "never_answered": N_("the edge node did not confirm in time"),
 }
@@ -317,6 +320,7 @@ STAGE_WORDS = {
     Stage.ACCEPTED: N_("accepted"),
     Stage.STARTED: N_("sounding"),
     Stage.FINISHED: N_("finished"),
+    Stage.DONE: N_("done"),
     Stage.STOPPED: N_("stopped"),
     Stage.REFUSED: N_("refused"),
     Stage.FAILED: N_("failed"),

@@ -10,7 +10,7 @@ from contract.delivery import Committed, answer
 from contract.metrics import DataType
 from contract.payload import Payload, WireMetric, encode
 from contract.positions import Lineage, RangeSet
-from edge.downlink import Answer, Broadcast, HostState, Instruction, Rebirth, Refused, instructions
+from edge.downlink import Answer, Asked, Broadcast, HostState, Instruction, Rebirth, Refused, instructions
 
 
 def asked(topic: str, raw: bytes) -> list[Instruction]:
@@ -32,6 +32,16 @@ def test_the_hubs_answers_and_broadcasts_are_read() -> None:
     assert asked("spBv1.0/g/NCMD/n", command("Broadcast/Envelope", DataType.STRING, "{}")) == [
         Broadcast("Broadcast/Envelope", "{}")
     ]
+
+
+def test_a_command_is_handed_on_as_text() -> None:
+    assert asked("spBv1.0/g/NCMD/n", command("Command/Request", DataType.STRING, "{}")) == [Asked("{}")]
+    for topic, datatype, value in (
+        ("spBv1.0/g/NCMD/n", DataType.INT64, 1),
+        ("spBv1.0/g/DCMD/n/speaker-01", DataType.STRING, "{}"),
+    ):
+        (found,) = asked(topic, command("Command/Request", datatype, value))
+        assert isinstance(found, Refused)
 
 
 @pytest.mark.parametrize(

@@ -233,3 +233,18 @@ def test_a_pause_is_never_shorter_than_the_poll_interval_nor_longer_than_the_cap
     assert poll <= waits <= max(poll, MOST_BACKOFF)
     stuck = pause(Health(told=Cause.MISCONFIGURED, failing_since=0.0, retries=retries), rhythm, chance)
     assert 0.75 * MISCONFIGURED_RETRY <= stuck <= MISCONFIGURED_RETRY
+
+
+async def test_who_asks_is_told_how_an_attempt_went_that_began_after_the_question(clock: Any) -> None:
+    device, recorded = Device(clock), Recorded()
+    async with polling(clock, device, record=recorded) as (poller,):
+        await clock.advance(2)
+        before = len(device.asked)
+        asking = asyncio.create_task(poller.ask())
+        await clock.settle()
+        assert (await asking).failing_since is None
+        assert len(device.asked) == before + 1
+        device.failure = DeviceUnavailable(Cause.REFUSED, "no")
+        assert (await asyncio.wait_for(poller.ask(), 5)).failing_since is not None
+        assert len(device.asked) == before + 2
+        assert (await asyncio.wait_for(poller.ask(), 5)).failing_since is not None, "also while it waits to try again"

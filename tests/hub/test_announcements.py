@@ -461,7 +461,7 @@ async def test_what_a_box_says_of_an_order_that_a_restored_hub_does_not_know_is_
 async def test_a_disk_that_was_full_delays_outcomes_and_ends_nothing(
     station: Station, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("hub.announcements.AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("hub.outcomes.AGAIN_SECONDS", 0.05)
     station.greet()
     made = await station.announcements.announce(request())
     await eventually(station.envelopes)

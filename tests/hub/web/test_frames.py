@@ -20,7 +20,17 @@ def live(clock: Any) -> LiveState:
 
 @pytest.fixture
 def source(live: LiveState, clock: Any) -> Frames:
-    return Frames(live=live, announcements=None, closing=asyncio.Event(), clock=clock)
+    return Frames(live=live, commands=Quiet(), announcements=None, closing=asyncio.Event(), clock=clock)  # type: ignore[arg-type]  # only these two are asked
+
+
+class Quiet:
+    """Commands of which there is never news."""
+
+    version = 0
+
+    async def changed(self, seen: int) -> int:
+        await asyncio.Event().wait()
+        return seen
 
 
 async def coming(watch: AsyncIterator[str]) -> "asyncio.Task[str]":
