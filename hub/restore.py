@@ -138,8 +138,8 @@ def _bring_to_the_present(staged: Path, state: Path, manifest: Manifest, *, now:
     """Make yesterday's memory fit for today: the one place for all that a restore must change in what it restores.
 
     The audit gets the gap: from when to when this hub remembers nothing of what people did, and who chose so. STATE
-    must not go back, or edge nodes take a living hub for a ghost of itself. Orders need nothing: they expire by their
-    own time, a box knows each by its id and plays none twice, and its outcomes come again with its log.
+    must not go back, or edge nodes take a living hub for a ghost of itself. Orders and commands need nothing: they
+    expire by their own time, a box knows each by its id and does none twice, and its outcomes come again with its log.
     """
     gap = f"{_iso(manifest.made_at)}/{_iso(now)}"
     act = Act(at=now, by=Person(account=who), what="hub.restore", subject=gap, why=f"backup made by {manifest.made_by}")

@@ -21,7 +21,12 @@ from hub.web.views import CAUSE_WORDS, N_, STAGE_WORDS
 router = APIRouter(include_in_schema=False, tags=["pages"], dependencies=[Depends(of_our_form)])
 
 SHOWN = 5
-EXPIRED = N_("expired, not done")
+WORDS = {
+    **STAGE_WORDS,
+    Stage.FAILED: N_("could not be done"),
+    Stage.EXPIRED: N_("expired, not done"),
+}
+"""What the stages are called where nothing is to be heard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +84,7 @@ def _view(one: Kept, who: str, words: Words, now: int) -> CommandView:
         what=_called(one.action, words),
         who=who,
         stage=one.stage,
-        word=_(EXPIRED) if one.stage is Stage.EXPIRED else _(STAGE_WORDS[one.stage]),
+        word=_(WORDS[one.stage]),
         reason=_(CAUSE_WORDS.get(one.reason, one.reason)) if one.reason else "",
         since=words.ago(one.since, now),
         since_time=words.time(one.since),
