@@ -23,7 +23,7 @@ async def ask(client: Any, device: str = PROBE) -> Any:
 
 async def section(client: Any, language: str = "en") -> str:
     page = (await client.get(f"/devices/{PROBE}", params={"lang": language})).text
-    return page.partition('id="commands"')[2]
+    return str(page.partition('id="commands"')[2])
 
 
 def test_every_action_has_a_right_in_the_table() -> None:
