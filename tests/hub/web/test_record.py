@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from contract.actions import Action
 from contract.dsse import public_bytes
 from hub.audit import ERASE_ACT, ERASE_PERSON, Act, Person
 from hub.audit_export import audit_key, verify_export
@@ -119,4 +120,5 @@ def test_every_act_the_hub_records_has_a_name_for_people() -> None:
     sources = "".join(one.read_text(encoding="utf-8") for one in sorted(Path("hub").rglob("*.py")))
     recorded = set(re.findall(r'what="([a-z_]+\.[a-z_]+)"', sources))
     recorded |= set(re.findall(r'_act\(caller, "([a-z_.]+)"', sources))
+    recorded |= {f"command.{action}" for action in Action}
     assert recorded | {ERASE_ACT, ERASE_PERSON, UNKNOWN_ORDER} == set(ACTS)
