@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,8 +141,11 @@ class Place:
 
     def outcomes(self) -> dict[str, set[Stage]]:
         """Return what the box has written down, by command."""
-        with sqlite3.connect(f"file:{self.folder}/box/journal.db?mode=ro", uri=True) as database:
-            rows = database.execute("SELECT outcome FROM commands WHERE outcome <> ''").fetchall()
+        with closing(sqlite3.connect(f"file:{self.folder}/box/journal.db?mode=ro", uri=True)) as database:
+            try:
+                rows = database.execute("SELECT outcome FROM commands WHERE outcome <> ''").fetchall()
+            except sqlite3.OperationalError:
+                return {}  # the box is writing: whoever waits asks again
         found: dict[str, set[Stage]] = {}
         for (raw,) in rows:
             told = read_outcome(raw)
@@ -248,7 +251,8 @@ async def test_what_a_technician_asks_is_done_once_though_it_comes_thrice_and_la
         for one in (late, *loud):
             await place.stranger.send(one)
         await until(lambda: set(place.outcomes()) == {command, late.id, *(one.id for one in loud)})
-        found = place.outcomes()
+        found: dict[str, set[Stage]] = {}
+        await until(lambda: found.update(place.outcomes()) or found)
         assert found[command] == {Stage.DONE}
         assert found[late.id] == {Stage.EXPIRED}
         assert all(found[one.id] == {Stage.REFUSED} for one in loud)
