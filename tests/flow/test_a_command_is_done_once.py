@@ -3,12 +3,11 @@
 import asyncio
 import itertools
 import json
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from contract.actions import Action
-from contract.catalog import COMMAND
+from contract.catalog import COMMAND, COMMAND_OUTCOME
 from contract.clock import SystemClock
 from contract.commands import Command, Stage, read_command, read_outcome, written
 from contract.metrics import DataType
@@ -139,24 +138,34 @@ class Place:
         async with process("edge", "run", str(self.folder / "edge.toml")):
             yield
 
-    def outcomes(self) -> dict[str, set[Stage]]:
-        """Return what the box has written down, by command."""
-        with closing(sqlite3.connect(f"file:{self.folder}/box/journal.db?mode=ro", uri=True)) as database:
-            try:
-                rows = database.execute("SELECT outcome FROM commands WHERE outcome <> ''").fetchall()
-            except sqlite3.OperationalError:
-                return {}  # the box is writing: whoever waits asks again
-        found: dict[str, set[Stage]] = {}
-        for (raw,) in rows:
-            told = read_outcome(raw)
-            found.setdefault(told.command, set()).add(told.stage)
-        return found
-
 
 async def until(condition: Any, within: float = 40.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s"
+        await asyncio.sleep(0.05)
+
+
+async def outcomes(api: httpx.AsyncClient) -> dict[str, set[Stage]]:
+    """Return what the box told of commands, whoever sent them, by command; acceptance left out."""
+    devices = (await api.get("/api/devices")).json()["devices"]
+    (node,) = (one["id"] for one in devices if (one["node"], one["device"]) == (NODE, ""))
+    answer = await api.get(f"/api/devices/{node}/history", params={"metric": COMMAND_OUTCOME})
+    found: dict[str, set[Stage]] = {}
+    for raw in answer.json().get("value", []):
+        told = read_outcome(raw)
+        if told.stage is not Stage.ACCEPTED:
+            found.setdefault(told.command, set()).add(told.stage)
+    return found
+
+
+async def until_told(api: httpx.AsyncClient, commands: set[str]) -> dict[str, set[Stage]]:
+    deadline = time.monotonic() + 40
+    while True:
+        found = await outcomes(api)
+        if commands <= set(found):
+            return found
+        assert time.monotonic() < deadline, (commands, found)
         await asyncio.sleep(0.05)
 
 
@@ -250,9 +259,7 @@ async def test_what_a_technician_asks_is_done_once_though_it_comes_thrice_and_la
         ]
         for one in (late, *loud):
             await place.stranger.send(one)
-        await until(lambda: set(place.outcomes()) == {command, late.id, *(one.id for one in loud)})
-        found: dict[str, set[Stage]] = {}
-        await until(lambda: found.update(place.outcomes()) or found)
+        found = await until_told(api, {command, late.id, *(one.id for one in loud)})
         assert found[command] == {Stage.DONE}
         assert found[late.id] == {Stage.EXPIRED}
         assert all(found[one.id] == {Stage.REFUSED} for one in loud)
@@ -260,7 +267,7 @@ async def test_what_a_technician_asks_is_done_once_though_it_comes_thrice_and_la
         # Every action there is, by somebody with every right on the broker, ends in silence at the horn.
         for number, action in enumerate(Action, start=200):
             await place.stranger.send(genuine.model_copy(update={"id": f"{number:032x}", "action": str(action)}))
-        await until(lambda: f"{200:032x}" in place.outcomes())
+        await until_told(api, {f"{number:032x}" for number, _ in enumerate(Action, start=200)})
     assert place.horn.other == []
     assert list(place.folder.glob("heard/*.wav")) == []
 
