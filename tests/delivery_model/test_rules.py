@@ -46,8 +46,8 @@ SHOWN_BY: dict[str, tuple[int, Sequence[Move]]] = {
         [("image", 2), ("clone", 2, -2), ("clone", 1, 1), ("beats", 2, 20), ("kill", 3, 1)],
     ),
     "floor_of_each_lineage": (
-        1_000_017,
-        [("image", 2), ("clone", 1, 1), ("beats", 2, 20), ("kill", 3, 1), ("beats", 4, 1)],
+        1_000_027,
+        [("beats", 5, 10), ("image", 1), ("restore", 3, 2), ("clone", 0, 1), ("beats", 1, 20)],
     ),
     "floor_over_covered_only": (
         2_000_005,

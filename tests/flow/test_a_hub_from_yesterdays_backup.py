@@ -8,13 +8,15 @@ import pytest
 
 from contract.clock import SystemClock
 from contract.metrics import Sample
+from edge.lanes import FIRST_PATIENCE
 from edge.uplink import Uplink
 from hub.backup import back_up
 from hub.restore import restore
 from tests.flow.hub_and_edge_node import NODE, PROBE, Hub, edge_at, hub_at
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
-# What was under way when the old hub went is sent again after 30 s.
+SENT_AGAIN = FIRST_PATIENCE + 30
+"""Seconds: what was under way when the old hub went is sent again once the edge node's patience is over."""
 
 START = SystemClock().now_ms() - 3_600_000
 
@@ -59,7 +61,7 @@ async def test_the_missing_time_comes_back_by_itself(mosquitto: Any, tmp_path: P
         async with hub_at(state, mosquitto.port) as hub:
             assert serials(hub) == counted(200), "what the hub remembers now"
             await measure(uplink, 601, 650)
-            await eventually(lambda: serials(hub) == counted(650), within=30)
+            await eventually(lambda: serials(hub) == counted(650), within=SENT_AGAIN)
             await eventually(lambda: uplink.uncommitted() == 0)
             assert hub.store.stats().conflicts == 0
 
@@ -80,7 +82,7 @@ async def test_an_agent_that_was_started_anew_meanwhile_still_brings_all_of_it(
             await eventually(lambda: uplink.uncommitted() == 0)
     back(state, backup)
     async with hub_at(state, mosquitto.port) as hub, edge_at(tmp_path / "edge", mosquitto.port) as uplink:
-        await eventually(lambda: serials(hub) == counted(150), within=30)
+        await eventually(lambda: serials(hub) == counted(150), within=SENT_AGAIN)
         await eventually(lambda: uplink.uncommitted() == 0)
         assert hub.store.voids(NODE, 10) == []
 
@@ -102,9 +104,9 @@ async def test_a_backup_taken_while_readings_pour_in_misses_none_of_them(
     async with edge_at(tmp_path / "edge", mosquitto.port) as uplink:
         async with hub_at(state, mosquitto.port) as hub:
             pouring = asyncio.create_task(pour(uplink))
-            await eventually(lambda: len(serials(hub)) > 300, within=30)
+            await eventually(lambda: len(serials(hub)) > 300, within=SENT_AGAIN)
             await asyncio.to_thread(copied, state, tmp_path / "backup")
-            await eventually(lambda: len(serials(hub)) > 1500, within=30)
+            await eventually(lambda: len(serials(hub)) > 1500, within=SENT_AGAIN)
         back(state, tmp_path / "backup")
         async with hub_at(state, mosquitto.port) as hub:
             assert 300 < len(serials(hub)) < 1500
@@ -112,5 +114,5 @@ async def test_a_backup_taken_while_readings_pour_in_misses_none_of_them(
             await eventually(lambda: poured > before + 200)
             enough.set()
             await pouring
-            await eventually(lambda: serials(hub) == counted(poured), within=45)
+            await eventually(lambda: serials(hub) == counted(poured), within=SENT_AGAIN)
             await eventually(lambda: uplink.uncommitted() == 0)
