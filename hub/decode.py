@@ -30,6 +30,10 @@ class DataUnreadable(Exception):
     """Data that no birth explains: not to be acknowledged, and a reason to ask for a rebirth."""
 
 
+class DataUnlisted(DataUnreadable):
+    """Data of an epoch that the birth in force did not name."""
+
+
 class DataUndecided(Exception):
     """Data that cannot be judged while the hub's own clock is in doubt: not to be acknowledged, it will come again."""
 
@@ -281,7 +285,7 @@ class _Walk:
         """
         epoch, first, last = self.numbers[EPOCH], self.numbers[FIRST], self.numbers[LAST]
         if self.view.epochs is not None and epoch not in self.view.epochs:
-            raise DataUnreadable("unknown_epoch")
+            raise DataUnlisted("unknown_epoch")
         if last < first:
             return EMPTY
         if epoch in self.view.under:

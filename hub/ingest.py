@@ -26,7 +26,7 @@ from hub.broker import Broker, Message
 from hub.clock_watch import ClockWatch
 from hub.committing import Committing
 from hub.counters import Counters
-from hub.decode import DataUndecided, DataUnreadable, read_alike, read_data, speaks_now
+from hub.decode import DataUndecided, DataUnlisted, DataUnreadable, read_alike, read_data, speaks_now
 from hub.devices import DeviceKey, NodeKey
 from hub.live_state import LiveState
 from hub.node_delivery import WORDS, AlarmKind, Depth, NodeDelivery
@@ -317,7 +317,9 @@ class Ingest:
                     doubt=bool(self.watch.doubt),
                 )
         except DataUnreadable as exc:
-            view.session = session.unreadable(view.session)
+            # Where there are more epochs than a birth may name, another birth would name the same again.
+            if not (isinstance(exc, DataUnlisted) and log_account.full(view)):
+                view.session = session.unreadable(view.session)
             self.tally.dropped(str(exc), message.topic, f"{message.topic}: {exc}")
             return
         except DataUndecided as exc:

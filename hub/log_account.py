@@ -92,10 +92,14 @@ def raise_floor(view: NodeView, batch: Batch) -> bool:
     return True
 
 
+def full(view: NodeView) -> bool:
+    """Return whether the birth in force named as many epochs as a birth may: the edge node may have more."""
+    return view.held is not None and len(floor.listed(view.held)) >= MOST_HELD
+
+
 def spent(view: NodeView) -> bool:
     """Return whether the floor reached the end of a full list: the edge node has more, and can list it now."""
-    listed = () if view.held is None else floor.listed(view.held)
-    return len(listed) >= MOST_HELD and view.floor == listed[-1]
+    return view.held is not None and full(view) and view.floor == floor.listed(view.held)[-1]
 
 
 def active(view: NodeView, now: float) -> dict[AlarmKind, int]:

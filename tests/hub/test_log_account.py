@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from contract.delivery import BYTES, DEPTH, OLDEST, Held, Ledger
+from contract.delivery import BYTES, DEPTH, MOST_HELD, OLDEST, Held, Ledger
 from contract.metrics import DataType
 from contract.payload import Payload, encode
 from contract.positions import Lineage, RangeSet
@@ -123,6 +123,14 @@ async def test_an_epoch_the_birth_did_not_list_is_not_taken_in(intake: Any, make
     assert intake.store.ledger(NODE) == {}
     intake.ingest.answering.ask_for_births()
     assert [payload.metrics[0].name for _, payload in intake.line.sent] == ["Node Control/Rebirth"]
+
+
+async def test_for_an_epoch_that_had_no_room_in_a_birth_no_birth_is_asked(intake: Any, make: Any) -> None:
+    intake.births(held=held(epoch(99), *map(epoch, range(1, MOST_HELD + 1))))
+    send(intake, make, epoch(MOST_HELD + 1), ago=1000, historical=True)
+    await intake.commit()
+    assert intake.store.stats().samples == 0
+    assert not intake.ingest._nodes[NODE].session.wants_birth, "it would name the same again"
 
 
 @pytest.mark.parametrize(
