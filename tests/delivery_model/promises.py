@@ -115,10 +115,10 @@ class Watch:
                 session.streams.clear()
                 session.owed = {one.record.lineage.stream for one in self._owed_by(line)}
                 self._listed_few(line, raw)
-                self._born(session, stream, message)
+                self._born(session, topic.node, stream, message)
                 self._born_whole(line, session, stream)
             case MessageType.DBIRTH:
-                self._born(session, stream, message)
+                self._born(session, topic.node, stream, message)
                 self._born_whole(line, session, stream)
             case MessageType.NDATA | MessageType.DDATA:
                 self._all_born(line, session)
@@ -126,10 +126,16 @@ class Watch:
             case _:
                 pass
 
-    def _born(self, session: Session, stream: str, message: sparkplug_pb2.Payload) -> None:
+    def _born(self, session: Session, node: str, stream: str, message: sparkplug_pb2.Payload) -> None:
         for metric in message.metrics:
             if metric.HasField("alias"):
                 session.names[metric.alias] = (stream, metric.name, metric.datatype)
+            if metric.name in COUNTS:
+                here = (node, stream, metric.name, metric.timestamp)
+                session.newest[stream, metric.name] = max(
+                    (one.order for one in self._truth.by_key.get(here, ())), default=-1
+                )
+                continue
             found = self._truth.by_value.get(_value(metric, metric.datatype))
             if found is not None and found[1] == metric.name:
                 session.newest[stream, metric.name] = found[0].order
@@ -275,7 +281,8 @@ class Watch:
             if not box.on or box.uplink is None:
                 continue
             lost = self._unstored(difference(_believed(box), self._verified))
-            if not lost or not box.uplink.born or world.now < world.stale_until:
+            may_speak = box.uplink.born and not world.centre.ingest.holding
+            if not lost or not may_speak or world.now < world.stale_until:
                 self._missing_since.pop(box.name, None)
                 continue
             since = max(self._missing_since.setdefault(box.name, world.now), world.disturbed_at)
