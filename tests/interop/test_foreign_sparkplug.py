@@ -20,8 +20,12 @@ from edge.delivery_log import DeliveryLog
 from edge.sender import DeviceBirth
 from edge.uplink import Settings, Uplink
 from hub.app import create
+from hub.audit import Act, Person
 from hub.config import BrokerConfig, Config, HubConfig
 from hub.devices import DeviceKey, device_id
+from hub.people.caller import Visitor
+from hub.rights.permissions import Grant, Role
+from hub.rights.scopes import PROVINCE
 
 HERE = Path(__file__).parent
 # The wheel's own binary: its console script would start it as a child that outlives a kill.
@@ -83,10 +87,25 @@ async def our_hub(folder: Path, port: int) -> AsyncIterator[tuple[Any, httpx.Asy
     )
     application = create(config, SystemClock())
     async with application.router.lifespan_context(application):
-        transport = httpx.ASGITransport(application)
-        headers = {"Origin": "http://127.0.0.1:8080"}
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", headers=headers) as client:
-            yield application.state.hub, client
+        hub = application.state.hub
+        secret, form_token = technician(hub)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(application),
+            base_url="http://127.0.0.1:8080",
+            headers={"Origin": "http://127.0.0.1:8080", "X-Form-Token": form_token},
+            cookies={"session": secret},
+        ) as client:
+            yield hub, client
+
+
+def technician(hub: Any) -> tuple[str, str]:
+    """Sign a technician in; return the session's secret, and what its forms bring back."""
+    at, accounts = hub.clock.now_ms(), hub.reception.accounts
+    act = Act(at=at, by=Person(account="test"), what="account.make")
+    made = accounts.add(name="dat", full_name="Võ Thành Đạt", home=PROVINCE, at=at, act=act)
+    accounts.give(made.id, Grant(role=Role.TECHNICIAN, scope=PROVINCE), by="test", at=at, act=act)
+    came = hub.reception.entrance.start(made.id, Visitor(address="127.0.0.1"))
+    return came.secret, hub.reception.entrance.form_token(came.secret)
 
 
 @asynccontextmanager
