@@ -6,7 +6,6 @@ added or left out. Details that were erased are missing, their salted hashes sta
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from contract.dsse import SignatureRefused, key_id, opened, sign, signers
 from hub.audit import Detail, Entry, Verified, verified
+from hub.state_folder import secret_file
 from hub.storage.audit import chain
 
 PAYLOAD_TYPE = "application/vnd.smart-hamlet.audit-export+json"
@@ -34,15 +34,7 @@ class ExportRefused(ValueError):
 def audit_key(folder: Path) -> Ed25519PrivateKey:
     """Return the key that signs this hub's exports, made at first use; it can make nothing sound."""
     file = folder / "audit-key.pem"
-    if not file.exists():
-        made = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        aside = file.with_name(f".{file.name}")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(made)
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(file)
-    key = load_pem_private_key(file.read_bytes(), password=None)
+    key = load_pem_private_key(secret_file(file, _made), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise ExportRefused(f"{file} is no Ed25519 key; set it aside and a new one is made")
     return key
@@ -101,3 +93,7 @@ def _entry(line: bytes) -> tuple[Entry, dict[str, Detail]]:
     details = {name: Detail(bytes.fromhex(salt), value) for name, (salt, value) in told.pop("details").items()}
     previous, own = bytes.fromhex(told.pop("previous")), bytes.fromhex(told.pop("hash"))
     return Entry(**told, previous=previous, hash=own), details
+
+
+def _made() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

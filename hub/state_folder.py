@@ -2,8 +2,9 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STORE, PEOPLE, SEGMENTS, AUDIO, HOST_STATE = "store.db", "hub.db", "segments", "audio", "host-state"
@@ -58,3 +59,18 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def secret_file(file: Path, make: Callable[[], bytes]) -> bytes:
+    """Return the bytes of a file that only its owner may read, made at first use and whole or not there at all."""
+    if not file.exists():
+        made, aside = make(), file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            out.write(made)
+            out.flush()
+            os.fsync(out.fileno())
+        with suppress(FileExistsError):  # somebody else was quicker: its key is the key
+            os.link(aside, file)
+        aside.unlink()
+        sync(file.parent)
+    return file.read_bytes()

@@ -8,6 +8,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from hub.state_folder import secret_file
+
 _NONCE = 12
 
 
@@ -41,15 +43,7 @@ class Seal:
 
 
 def _key(file: Path) -> bytes:
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = file.read_bytes()
-        if len(key) != 32:
-            raise SealBroken(f"{file} is no key of 32 bytes; bring back the right file") from None
-        return key
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(os.urandom(32))
-        out.flush()
-        os.fsync(out.fileno())
-    return file.read_bytes()
+    key = secret_file(file, lambda: os.urandom(32))
+    if len(key) != 32:
+        raise SealBroken(f"{file} is no key of 32 bytes; bring back the right file")
+    return key
