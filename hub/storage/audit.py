@@ -110,9 +110,10 @@ class Audit:
         """Return the newest acts that match and have a number below `before`, newest first."""
         return _search(self._database, asked, before, most)
 
-    def verbs(self) -> list[str]:
-        """Return every verb that ever was, in order."""
-        return [row[0] for row in self._database.execute("SELECT DISTINCT what FROM acts ORDER BY what")]
+    def verbs_aside(self) -> list[str]:
+        """Return every verb that ever was, in order, without holding up whoever writes meanwhile; blocks."""
+        with closing(self.reader()) as database:
+            return [row[0] for row in database.execute("SELECT DISTINCT what FROM acts ORDER BY what")]
 
     def erase_person(self, account: str, act: Act) -> int:
         """Delete name and address of everything an account did, and keep the act that says so; return how many."""

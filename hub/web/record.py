@@ -53,12 +53,13 @@ async def record(
         wrong = _("Say why it is erased.")
     wanted = Search(start=start, end=end, account=account, what=what, text=text)
     found = [] if start >= end else await asyncio.to_thread(hub.audit.search_aside, wanted, before=before, most=AT_ONCE)
+    verbs = await asyncio.to_thread(hub.audit.verbs_aside)
     key = await asyncio.to_thread(audit_key, hub.config.hub.state_dir)
     told: dict[str, Any] = {
         "acts": [acts.act(one, said) for one in found],
         "asked": {"from": from_, "to": to, "account": account, "what": what, "text": text},
         "older": found[-1].number if len(found) == AT_ONCE else None,
-        "verbs": [{"value": one, "word": acts.did(one, said)} for one in hub.audit.verbs()],
+        "verbs": [{"value": one, "word": acts.did(one, said)} for one in verbs],
         "error": wrong,
         "today": str(day_of(hub.clock.now_ms())),
         "time": said.time(hub.clock.now_ms()),
