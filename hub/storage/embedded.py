@@ -28,10 +28,10 @@ from hub.storage.embedded_questions import EmbeddedQuestions
 from hub.storage.merging import merge, overlapping
 from hub.storage.newest_values import COLUMNS, NewestValues
 from hub.storage.questions import Questions, Snapshot
-from hub.storage.rollups import HOURS_MS
+from hub.storage.rollups import DAY_MS, HOURS_MS
 from hub.storage.samples_as_rows import rows_of
 from hub.storage.sealing import parts, seal
-from hub.storage.segments import DAY_MS, Kind, Segment, Segments, list_segments
+from hub.storage.segments import Kind, Segment, Segments, list_segments
 from hub.storage.tail import FIRST_ROW, SCHEMA, joined, packed, table_of, unpacked
 from hub.storage.timeseries import (
     Batch,

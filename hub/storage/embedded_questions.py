@@ -19,10 +19,10 @@ from hub.storage.buckets import EXACT_EDGES_MS, buckets, edges_of, mean_of, one_
 from hub.storage.long_questions import LongQuestions
 from hub.storage.order import CONFLICT_BIT
 from hub.storage.questions import Questions, Snapshot, wanted
-from hub.storage.rollups import MINUTES_MS
+from hub.storage.rollups import DAY_MS, MINUTES_MS
 from hub.storage.samples_as_rows import rows_of, values_of
 from hub.storage.sealing import walk
-from hub.storage.segments import DAY_MS, Kind
+from hub.storage.segments import Kind
 from hub.storage.timeseries import HISTORICAL_BIT, Buckets, Completeness, Interval, Raw, Rows
 
 PIECE_ROWS = 500_000

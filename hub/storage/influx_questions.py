@@ -21,7 +21,7 @@ from hub.storage.buckets import EXACT_EDGES_MS, buckets, edges_of, mean_of, roll
 from hub.storage.flux import FluxRefused, Points
 from hub.storage.influx_samples import COLUMNS, fields_of, joined, latest, newest, numbers, samples
 from hub.storage.line_protocol import CONFLICT, FLAGS_FIELD, NULL_BIT, QUALITY_FIELD, Place, stored
-from hub.storage.rollups import HOURS_MS, MINUTES_MS
+from hub.storage.rollups import DAY_MS, HOURS_MS, MINUTES_MS
 from hub.storage.samples_as_rows import rows_of, values_of
 from hub.storage.timeseries import (
     HISTORICAL_BIT,
@@ -35,7 +35,6 @@ from hub.storage.timeseries import (
     StoreUnavailable,
 )
 
-DAY_MS = 86_400_000
 MONTH_MS = 31 * DAY_MS
 BEGINNING, END = -DAY_MS, 4_102_444_800_000
 """Before and after every instant a sample may have: just before 1970, and the year 2100."""

@@ -33,6 +33,7 @@ from hub.storage.influx_questions import InfluxQuestions
 from hub.storage.influx_rolling import Rolling, marks_of
 from hub.storage.influx_server import NANOSECONDS, InfluxServer
 from hub.storage.line_protocol import Place, Written, conflict, names, place, write
+from hub.storage.rollups import DAY_MS
 from hub.storage.timeseries import (
     Batch,
     Buckets,
@@ -60,8 +61,6 @@ MOST_LATE_MS = 86_400_000
 
 AHEAD_MS = 300_000
 """How far a sample's instant may be ahead of its arrival."""
-
-DAY_MS = 86_400_000
 
 TENDING_SECONDS = 50.0
 HOURS_AT_ONCE = 100

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 MINUTES_MS = 300_000
 HOURS_MS = 3_600_000
+DAY_MS = 86_400_000
 
 Whole = NDArray[np.int64]
 Numbers = NDArray[np.float64]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from contract.metrics import Quality
 from hub.storage.order import CONFLICT_BIT, conflicts, differs, distinct, marked_as_conflicts, newest
 from hub.storage.questions import Questions, Snapshot, wanted
-from hub.storage.rollups import HOURS_MS, MINUTES_MS, Walk, roll, wider
-from hub.storage.segments import DAY_MS, Kind, Segment, Segments
+from hub.storage.rollups import DAY_MS, HOURS_MS, MINUTES_MS, Walk, roll, wider
+from hub.storage.segments import Kind, Segment, Segments
 from hub.storage.timeseries import INSTRUMENT_BITS
 
 PART_ROWS = 1_500_000

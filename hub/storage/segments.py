@@ -18,7 +18,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-DAY_MS = 86_400_000
 GROUP_ROWS = 122_880
 _ASIDE = ".part"
 
