@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from hub.storage.embedded import EmbeddedStore
 
 NODE = NodeKey("c7k2m", "c7k2m-01")
 PROBE = DeviceKey("c7k2m", "c7k2m-01", "probe-01")
+ONE_PROBE = {"probe-01": Kind.WATER_PROBE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +68,15 @@ async def hub_at(folder: Path, port: int) -> AsyncIterator[Hub]:
 
 
 @asynccontextmanager
-async def edge_at(folder: Path, port: int) -> AsyncIterator[Uplink]:
-    """Run an edge node with one water probe on a folder, at the broker on a port."""
+async def edge_at(
+    folder: Path,
+    port: int,
+    *,
+    node: NodeKey = NODE,
+    host: str = "hub",
+    devices: Mapping[str, Kind] = ONE_PROBE,
+) -> AsyncIterator[Uplink]:
+    """Run an edge node with some devices on a folder, at the broker on a port, for a primary host."""
 
     async def ignore(name: str, value: str) -> None: ...
 
@@ -78,15 +86,15 @@ async def edge_at(folder: Path, port: int) -> AsyncIterator[Uplink]:
     with DeliveryLog(folder, clock) as delivery_log:
         uplink = Uplink(
             Settings(
-                group=NODE.group,
-                node=NODE.node,
+                group=node.group,
+                node=node.node,
                 brokers=[Server(host="127.0.0.1", port=port)],
-                primary_host="hub",
+                primary_host=host,
                 birth_jitter=0,
                 commit_interval=0.2,
             ),
             delivery_log=delivery_log,
-            devices={"probe-01": DeviceBirth(kind=Kind.WATER_PROBE, metrics=CATALOG[Kind.WATER_PROBE].metrics)},
+            devices={name: DeviceBirth(kind=kind, metrics=CATALOG[kind].metrics) for name, kind in devices.items()},
             clock=clock,
             hello=lambda: "",
             on_broadcast=ignore,

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,11 +26,13 @@ from contract.topics import MessageType, Topic
 from simulators import demo_people
 from simulators.faults import Faults
 from simulators.ip_speaker import Speaker, serving
+from tests.flow.program import program
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
 NUMBERS = itertools.count()
 GROUP, NODE, HORN = "c7k2m", "c7k2m-01", "speaker-01"
+ENDS_WITHIN = 40.0
 
 HUB = """
 [hub]
@@ -125,7 +126,7 @@ class Place:
     async def hub(self) -> AsyncIterator[httpx.AsyncClient]:
         status = self.folder / "hub.json"
         status.unlink(missing_ok=True)
-        async with process("hub", "serve", str(self.folder / "hub.toml")):
+        async with program("hub", "serve", str(self.folder / "hub.toml"), ends_within=ENDS_WITHIN):
             await until(status.exists)
             url = json.loads(status.read_text())["url"]
             who = replace(demo_people.JUDGE, name=f"judge-{next(NUMBERS)}")
@@ -135,7 +136,7 @@ class Place:
 
     @asynccontextmanager
     async def box(self) -> AsyncIterator[None]:
-        async with process("edge", "run", str(self.folder / "edge.toml")):
+        async with program("edge", "run", str(self.folder / "edge.toml"), ends_within=ENDS_WITHIN):
             yield
 
 
@@ -196,17 +197,6 @@ async def stage(api: httpx.AsyncClient, device: str, command: str, wanted: str) 
             return found
         assert time.monotonic() < deadline, told
         await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def process(*command: str) -> AsyncIterator[None]:
-    running = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        if running.returncode is None:
-            running.terminate()
-        await asyncio.wait_for(running.wait(), 40)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import asyncio
 import base64
 import io
 import json
-import subprocess
-import sys
 import time
 import wave
 from collections.abc import AsyncIterator, Callable
@@ -34,10 +32,12 @@ from simulators import demo_people
 from simulators.faults import Faults
 from simulators.hearing import heard
 from simulators.ip_speaker import Speaker, serving
+from tests.flow.program import program
 
 pytestmark = pytest.mark.broker
 
 GROUP, NODE, HORN = "c7k2m", "c7k2m-01", "speaker-01"
+ENDS_WITHIN = 20.0
 RATE = 16_000
 
 HUB = """
@@ -153,7 +153,7 @@ class Place:
 
     @asynccontextmanager
     async def box(self) -> AsyncIterator[None]:
-        async with process("edge", "run", str(self.edge_toml)):
+        async with program("edge", "run", str(self.edge_toml), ends_within=ENDS_WITHIN):
             yield
 
     async def announce(self) -> str:
@@ -191,17 +191,6 @@ class Place:
         return told["value"] if told else None
 
 
-@asynccontextmanager
-async def process(*command: str) -> AsyncIterator[None]:
-    running = await asyncio.create_subprocess_exec(sys.executable, "-m", *command, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        if running.returncode is None:
-            running.terminate()
-        await asyncio.wait_for(running.wait(), 20)
-
-
 @pytest.fixture
 async def place(mosquitto: Any, tmp_path: Path, eventually: Any) -> AsyncIterator[Place]:
     kept = ceremony.demo(tmp_path / "keys", deployment="test", group=GROUP, nodes=[NODE], clock=SystemClock())
@@ -212,8 +201,10 @@ async def place(mosquitto: Any, tmp_path: Path, eventually: Any) -> AsyncIterato
     (tmp_path / "signer.toml").write_text(SIGNER)
     (tmp_path / "hub.toml").write_text(HUB.format(port=mosquitto.port, identity=kept.identities[NODE]))
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(process("hub", "signer", str(tmp_path / "signer.toml")))
-        await stack.enter_async_context(process("hub", "serve", str(tmp_path / "hub.toml")))
+        await stack.enter_async_context(
+            program("hub", "signer", str(tmp_path / "signer.toml"), ends_within=ENDS_WITHIN)
+        )
+        await stack.enter_async_context(program("hub", "serve", str(tmp_path / "hub.toml"), ends_within=ENDS_WITHIN))
         await eventually((tmp_path / "hub.json").exists, 30)
         await eventually((tmp_path / "signer.sock").exists, 30)
         url = json.loads((tmp_path / "hub.json").read_text())["url"]

@@ -3,29 +3,24 @@
 import asyncio
 import importlib.util
 import json
-import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from contract.catalog import CATALOG, Kind
+from contract.catalog import Kind
 from contract.clock import SystemClock
 from contract.metrics import Sample
-from edge.broker import Server
-from edge.delivery_log import DeliveryLog
-from edge.sender import DeviceBirth
-from edge.uplink import Settings, Uplink
+from edge.uplink import Uplink
 from hub.app import create
-from hub.audit import Act, Person
 from hub.config import BrokerConfig, Config, HubConfig
-from hub.devices import DeviceKey, device_id
-from hub.people.caller import Visitor
-from hub.rights.permissions import Grant, Role
-from hub.rights.scopes import PROVINCE
+from hub.devices import DeviceKey, NodeKey, device_id
+from hub.rights.permissions import Role
+from tests.flow.hub_and_edge_node import edge_at
+from tests.hub.signed_in import account, session
 
 HERE = Path(__file__).parent
 # The wheel's own binary: its console script would start it as a child that outlives a kill.
@@ -87,61 +82,19 @@ async def our_hub(folder: Path, port: int) -> AsyncIterator[tuple[Any, httpx.Asy
     )
     application = create(config, SystemClock())
     async with application.router.lifespan_context(application):
-        hub = application.state.hub
-        secret, form_token = technician(hub)
+        secret, form_token = session(application, account(application, Role.TECHNICIAN))
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(application),
             base_url="http://127.0.0.1:8080",
             headers={"Origin": "http://127.0.0.1:8080", "X-Form-Token": form_token},
             cookies={"session": secret},
         ) as client:
-            yield hub, client
+            yield application.state.hub, client
 
 
-def technician(hub: Any) -> tuple[str, str]:
-    """Sign a technician in; return the session's secret, and what its forms bring back."""
-    at, accounts = hub.clock.now_ms(), hub.reception.accounts
-    act = Act(at=at, by=Person(account="test"), what="account.make")
-    made = accounts.add(name="dat", full_name="Võ Thành Đạt", home=PROVINCE, at=at, act=act)
-    accounts.give(made.id, Grant(role=Role.TECHNICIAN, scope=PROVINCE), by="test", at=at, act=act)
-    came = hub.reception.entrance.start(made.id, Visitor(address="127.0.0.1"))
-    return came.secret, hub.reception.entrance.form_token(came.secret)
-
-
-@asynccontextmanager
-async def our_edge(folder: Path, port: int, *, host: str = "foreign-host") -> AsyncIterator[Uplink]:
-    async def ignore(name: str, value: str) -> None: ...
-
-    async def unasked(value: str) -> None: ...
-
-    clock = SystemClock()
-    with DeliveryLog(folder, clock) as delivery_log:
-        uplink = Uplink(
-            Settings(
-                group="g",
-                node="ours-01",
-                brokers=[Server(host="127.0.0.1", port=port)],
-                primary_host=host,
-                birth_jitter=0,
-                commit_interval=0.2,
-            ),
-            delivery_log=delivery_log,
-            devices={
-                "probe": DeviceBirth(kind=Kind.WATER_PROBE, metrics=CATALOG[Kind.WATER_PROBE].metrics),
-                "loa": DeviceBirth(kind=Kind.LOUDSPEAKER, metrics=CATALOG[Kind.LOUDSPEAKER].metrics),
-            },
-            clock=clock,
-            hello=lambda: "",
-            on_broadcast=ignore,
-            on_command=unasked,
-            chance=random.Random(1),
-        )
-        running = asyncio.create_task(uplink.run())
-        try:
-            yield uplink
-        finally:
-            await uplink.end(0)
-            await asyncio.wait_for(running, 10)
+def our_edge(folder: Path, port: int, *, host: str = "foreign-host") -> AbstractAsyncContextManager[Uplink]:
+    devices = {"probe": Kind.WATER_PROBE, "loa": Kind.LOUDSPEAKER}
+    return edge_at(folder, port, node=NodeKey("g", "ours-01"), host=host, devices=devices)
 
 
 async def test_a_foreign_edge_node_appears_with_its_metrics_and_answers_a_rebirth(

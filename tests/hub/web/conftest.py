@@ -1,6 +1,5 @@
 """A whole hub application without broker, with devices put in by hand."""
 
-import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,14 +13,13 @@ from contract.catalog import metric as known
 from contract.clock import SystemClock
 from hub.alias_tables import GOOD_MARK
 from hub.app import create
-from hub.audit import Act, Person
 from hub.config import BroadcastConfig, BrokerConfig, Config, EdgeNodeConfig, HubConfig
 from hub.devices import DeviceKey, NodeKey
-from hub.people.caller import Visitor
 from hub.presence import DeviceFacts, NodeFacts
-from hub.rights.permissions import Grant, Role
+from hub.rights.permissions import Role
 from hub.rights.scopes import PROVINCE, Scope
 from hub.signer import ceremony
+from tests.hub.signed_in import account, session
 
 BASE = "http://127.0.0.1:8080"
 
@@ -74,28 +72,6 @@ async def hub(tmp_path: Path) -> AsyncIterator[Any]:
     async with application.router.lifespan_context(application):
         fill(application.state.hub)
         yield application
-
-
-NUMBERS = itertools.count()
-
-
-def account(hub: Any, *roles: Role, scope: Scope = PROVINCE, name: str = "") -> Any:
-    """Keep an account that holds roles over a place."""
-    inside = hub.state.hub
-    accounts, now = inside.reception.accounts, inside.clock.now_ms()
-    act = Act(at=now, by=Person(account="test"), what="account.make")
-    called = name or f"person-{next(NUMBERS)}"
-    made = accounts.add(name=called, full_name=f"Bà {called}", home=scope, at=now, act=act)
-    for role in roles:
-        accounts.give(made.id, Grant(role=role, scope=scope), by="test", at=now, act=act)
-    return accounts.get(made.id)
-
-
-def session(hub: Any, who: Any) -> tuple[str, str]:
-    """Sign somebody in; return their session's secret, and what their forms bring back."""
-    entrance = hub.state.hub.reception.entrance
-    came = entrance.start(who.id, Visitor(address="127.0.0.1"))
-    return came.secret, entrance.form_token(came.secret)
 
 
 SignIn = Callable[..., httpx.AsyncClient]
